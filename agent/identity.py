@@ -121,9 +121,7 @@ class Identity:
         """Decrypt what was sealed for this peer. Raises RemoteError if it was not, or was altered."""
         secret = bytearray(hashlib.sha512(self.seed).digest()[:32])  # RFC 8032 5.1.5; clamped by X25519 itself
         try:
-            shared = X25519PrivateKey.from_private_bytes(bytes(secret)).exchange(
-                X25519PublicKey.from_public_bytes(sealed[:32])
-            )
+            shared = X25519PrivateKey.from_private_bytes(bytes(secret)).exchange(X25519PublicKey.from_public_bytes(sealed[:32]))
             return _box(shared, sealed[:32], self.peer_id.raw).decrypt(b"\0" * 12, sealed[32:], None)
         except (InvalidTag, ValueError):
             raise RemoteError("a sealed message was not for this peer, or was altered") from None

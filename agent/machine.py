@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Protocol, TypeVar, runtime_checkable
 
 Event = TypeVar("Event", contravariant=True)
-Effect = TypeVar("Effect", covariant=True)
+Effect = TypeVar("Effect")
 
 
 @runtime_checkable

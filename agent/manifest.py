@@ -6,7 +6,7 @@ signs the exact bytes; an agent verifies them, then decodes, then never trusts a
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -15,7 +15,7 @@ from agent.errors import ManifestRejected
 from agent.grid import Grid
 from agent.identity import Identity, PeerId
 
-FORMAT = 1
+FORMAT: Final = 1
 MANIFEST_BYTES_MAX = 64 * 1024
 SIGNING_PURPOSE = "manifest"
 
@@ -30,7 +30,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     pass
 
 
-class GPTModel(_Part, kw_only=True, tag="gpt", tag_field="kind"):
+class GPTModel(_Part, frozen=True, kw_only=True, tag="gpt", tag_field="kind"):
     """A decoder-only transformer whose feed-forward layers are remote mixtures of experts."""
 
     d_model: Annotated[int, Meta(ge=8, le=16_384)] = 128
@@ -50,14 +50,14 @@ class GPTModel(_Part, kw_only=True, tag="gpt", tag_field="kind"):
         return [Grid(f"ffn{i}", self.grid) for i in range(self.layers)]
 
 
-class PythonStdlib(_Part, kw_only=True, tag="python-stdlib", tag_field="kind"):
+class PythonStdlib(_Part, frozen=True, kw_only=True, tag="python-stdlib", tag_field="kind"):
     """The running interpreter's own standard-library sources, as bytes."""
 
     validation_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.05
     """Share of the files, chosen by a hash of their names, that is held out."""
 
 
-class TextFile(_Part, kw_only=True, tag="text", tag_field="kind"):
+class TextFile(_Part, frozen=True, kw_only=True, tag="text", tag_field="kind"):
     """A local file that every volunteer names with `--data`, as bytes."""
 
     sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
@@ -65,7 +65,7 @@ class TextFile(_Part, kw_only=True, tag="text", tag_field="kind"):
     validation_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.05
 
 
-class Training(_Part, kw_only=True):
+class Training(_Part, frozen=True, kw_only=True):
     """How trainers and experts learn."""
 
     batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 16
@@ -83,13 +83,13 @@ class Training(_Part, kw_only=True):
     validation_period_s: Seconds = 30.0
 
 
-class Averaging(_Part, kw_only=True):
+class Averaging(_Part, frozen=True, kw_only=True):
     """How trainers keep one trunk."""
 
     period_s: Seconds = 8.0
 
 
-class Rules(_Part, kw_only=True):
+class Rules(_Part, frozen=True, kw_only=True):
     """Leases, deadlines and limits."""
 
     lease_s: Seconds = 12.0
@@ -101,7 +101,7 @@ class Rules(_Part, kw_only=True):
     """Rows that an expert merges into one batch."""
 
 
-class IceServer(_Part, kw_only=True):
+class IceServer(_Part, frozen=True, kw_only=True):
     """A STUN or TURN server, as in W3C RTCIceServer."""
 
     urls: Annotated[str, Meta(pattern=r"^(stun|stuns|turn|turns):.{1,290}$")]
@@ -109,7 +109,7 @@ class IceServer(_Part, kw_only=True):
     credential: Annotated[str, Meta(max_length=200)] = ""
 
 
-class Manifest(_Part, kw_only=True):
+class Manifest(_Part, frozen=True, kw_only=True):
     """One revision of one experiment."""
 
     format: Literal[1] = FORMAT
@@ -160,12 +160,16 @@ class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         except ValueError as e:
             raise ManifestRejected(f"the manifest names no usable signing key: {e}") from None
         if not signer.verify(SIGNING_PURPOSE, self.payload, self.signature):
-            raise ManifestRejected("the manifest was altered: its signature does not match. Fetch it again, or tell the organizer.")
+            raise ManifestRejected(
+                "the manifest was altered: its signature does not match. Fetch it again, or tell the organizer."
+            )
         manifest = decode(self.payload)
         if name is not None and manifest.name != name:
             raise ManifestRejected(f"the manifest is for {manifest.name!r}, not for {name!r}")
         if manifest.revision < revision_min:
-            raise ManifestRejected(f"the manifest's revision {manifest.revision} is older than {revision_min}, which was seen before")
+            raise ManifestRejected(
+                f"the manifest's revision {manifest.revision} is older than {revision_min}, which was seen before"
+            )
         return manifest
 
 

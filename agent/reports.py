@@ -29,7 +29,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     pass
 
 
-class Connection(_Part, kw_only=True):
+class Connection(_Part, frozen=True, kw_only=True):
     """One open connection to a peer."""
 
     peer: PeerText
@@ -37,7 +37,7 @@ class Connection(_Part, kw_only=True):
     rtt_ms: float | None = None
 
 
-class HostedExpert(_Part, kw_only=True):
+class HostedExpert(_Part, frozen=True, kw_only=True):
     """One expert that this agent hosts under a lease."""
 
     uid: Annotated[str, Meta(max_length=40)]
@@ -48,7 +48,7 @@ class HostedExpert(_Part, kw_only=True):
     """Rows served since this session began, forward and backward."""
 
 
-class Report(_Part, kw_only=True, tag="report", tag_field="kind"):
+class Report(_Part, frozen=True, kw_only=True, tag="report", tag_field="kind"):
     """The state of one agent at one time. Sent every second or so; counters are cumulative in the session."""
 
     sequence: Annotated[int, Meta(ge=1)]
@@ -80,7 +80,7 @@ class Report(_Part, kw_only=True, tag="report", tag_field="kind"):
     experts: Annotated[tuple[HostedExpert, ...], Meta(max_length=128)] = ()
 
 
-class Event(_Part, kw_only=True, tag="event", tag_field="kind"):
+class Event(_Part, frozen=True, kw_only=True, tag="event", tag_field="kind"):
     """Something that happened once: `joined`, `left`, `expert-claimed`, `expert-lost`, `averaged`, `error`, …"""
 
     sequence: Annotated[int, Meta(ge=1)]
@@ -92,20 +92,20 @@ class Event(_Part, kw_only=True, tag="event", tag_field="kind"):
 Item = Report | Event
 
 
-class Batch(_Part, kw_only=True, tag="batch", tag_field="type"):
+class Batch(_Part, frozen=True, kw_only=True, tag="batch", tag_field="type"):
     """Agent to coordinator."""
 
     items: Annotated[tuple[Item, ...], Meta(max_length=BATCH_ITEMS_MAX)]
 
 
-class Ack(_Part, kw_only=True, tag="ack", tag_field="type"):
+class Ack(_Part, frozen=True, kw_only=True, tag="ack", tag_field="type"):
     """Coordinator to agent: every item up to and including `sequence` is stored."""
 
     sequence: Count
 
 
-class Hello(_Part, kw_only=True):
-    """Who speaks, signed so that nobody reports in another's name. `at` must be within five minutes of the coordinator's clock."""
+class Hello(_Part, frozen=True, kw_only=True):
+    """Who speaks, signed so that nobody reports in another's name. `at` is within five minutes of the coordinator's clock."""
 
     peer: PeerText
     experiment: Annotated[str, Meta(max_length=63)]

@@ -49,7 +49,9 @@ class LocalRecord:
             self._file.write(b"")
             self._probe(directory / ".probe")
         except OSError as e:
-            raise StorageError(f"cannot write to {directory}: {e.strerror}. Free some space there, or choose another --state-dir.") from e
+            raise StorageError(
+                f"cannot write to {directory}: {e.strerror}. Free some space there, or choose another --state-dir."
+            ) from e
         self._broken = False
 
     def append(self, item: Item) -> None:
@@ -80,7 +82,11 @@ class LocalRecord:
             action()
         except OSError as e:
             if not self._broken:
-                log.warning("the local record in %s is interrupted: %s. Training goes on; free some space.", self._records.parent, e.strerror)
+                log.warning(
+                    "the local record in %s is interrupted: %s. Training goes on; free some space.",
+                    self._records.parent,
+                    e.strerror,
+                )
             self._broken = True
         else:
             self._broken = False

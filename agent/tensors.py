@@ -49,7 +49,7 @@ def pack(tensor: torch.Tensor, wire_dtype: str | None = None) -> tuple[TensorSpe
     flat = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
     spec = TensorSpec(name, tuple(flat.shape))
     raw = flat.reshape(-1).view(torch.uint8) if flat.numel() else torch.empty(0, dtype=torch.uint8)
-    return spec, memoryview(raw.numpy())
+    return spec, raw.numpy().data
 
 
 def unpack(
