@@ -66,11 +66,12 @@ class Progress:
 class Trainer:
     """Trains until `stop`. `start` and `stop` are called from the event loop; the work is done in threads.
 
-    `model(inputs_BT) -> (logits_BTV, balance loss)` is an nn.Module whose parameters are the trunk's.
+    `make_model()` gives a module whose parameters are the trunk's and whose call is `(inputs_BT) -> (logits_BTV, balance loss)`.
+    Every thread has its own, because `functional_call` puts the snapshot into the module while it runs.
     """
 
-    def __init__(self, model: nn.Module, trunk: Trunk, batches: Batches, config: TrainerConfig) -> None:
-        self._model = model
+    def __init__(self, make_model: Callable[[], nn.Module], trunk: Trunk, batches: Batches, config: TrainerConfig) -> None:
+        self._make_model = make_model
         self._trunk = trunk
         self._batches = batches
         self._config = config
@@ -123,24 +124,25 @@ class Trainer:
 
     def _work(self) -> None:
         try:
+            model = self._make_model()
             while True:
                 self._may_run.wait()
                 if self._stopping.is_set():
                     return
                 if self._claim_validation():
-                    self._validate()
-                elif not self._train_one():
+                    self._validate(model)
+                elif not self._train_one(model):
                     self._stopping.wait(PAUSE_AFTER_REJECTED_S)
         except Exception as e:  # root of a thread: logged and reported, never silent
             log.exception("a trainer thread failed")
             self.on_failed(e)
 
-    def _train_one(self) -> bool:
+    def _train_one(self, model: nn.Module) -> bool:
         with self._lock:
             step, self._next_step = self._next_step, self._next_step + 1
         inputs_BT, targets_BT = self._batches.training(step)
         vector_P = self._trunk.snapshot()
-        logits_BTV, balance = functional_call(self._model, self._trunk.views(vector_P), (inputs_BT,))
+        logits_BTV, balance = functional_call(model, self._trunk.views(vector_P), (inputs_BT,))
         loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
         (gradient_P,) = torch.autograd.grad(loss + self._config.balance_weight * balance, vector_P)
         value = float(loss.detach())
@@ -162,14 +164,14 @@ class Trainer:
             self._validate_at = now + self._config.validation_period_s
             return True
 
-    def _validate(self) -> None:
+    def _validate(self, model: nn.Module) -> None:
         total, count = 0.0, 0
         views = self._trunk.views(self._trunk.snapshot().detach())
         for inputs_BT, targets_BT in self._batches.validation():
             if self._stopping.is_set():
                 return
             with torch.no_grad():
-                logits_BTV, _ = functional_call(self._model, views, (inputs_BT,))
+                logits_BTV, _ = functional_call(model, views, (inputs_BT,))
                 total += float(F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="sum"))
             count += targets_BT.numel()
         if count:
