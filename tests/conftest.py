@@ -1,0 +1,19 @@
+"""Fixtures for every test. The house rules for tests are in pyproject.toml: warnings are errors, no test runs over five minutes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of the browser that browser tests drive; ./hive test installs it where it can."""
+    found = os.environ.get("HIVE_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not found:
+        pytest.skip("no Chromium here; install chromium, or set HIVE_CHROMIUM to its path")
+    return found
