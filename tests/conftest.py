@@ -1,4 +1,4 @@
-"""Fixtures for every test. The house rules for tests are in pyproject.toml: warnings are errors, no test runs over five minutes."""
+"""Fixtures for every test. The rest of the rules is in pyproject.toml: warnings are errors, no test may run over five minutes."""
 
 from __future__ import annotations
 
