@@ -4,14 +4,21 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from agent.net.ice import IceConfig
 from agent.net.memory import MemoryFabric
 from agent.net.transport import Transport
+from agent.net.webrtc import WebRtcConfig, WebRtcTransport
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(params=["memory", "stock"])
 async def transports(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Transport, Transport]]:
-    fabric = MemoryFabric()
-    pair = fabric.transport("alice"), fabric.transport("bob")
+    pair: tuple[Transport, Transport]
+    if request.param == "memory":
+        fabric = MemoryFabric()
+        pair = fabric.transport("alice"), fabric.transport("bob")
+    else:
+        config = WebRtcConfig(ice=IceConfig(loopback="always"), data_path=request.param)
+        pair = WebRtcTransport(config), WebRtcTransport(config)
     yield pair
     for transport in pair:
         await transport.close()
