@@ -1,0 +1,1 @@
+"""One connection's protocol, sans-IO: handshake, framing, calls, flow control. Start at `connection.py`."""
