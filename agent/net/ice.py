@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -156,7 +156,7 @@ class IceConnection(Connection):
             await _give_up(stun + turn)
         self._local_candidates_end = True
 
-    async def _collect(self, tasks: list[asyncio.Future[tuple[Candidate, StunProtocol | None]]], timeout_s: float) -> None:
+    async def _collect(self, tasks: Sequence[asyncio.Future[tuple[Candidate, StunProtocol | None]]], timeout_s: float) -> None:
         if not tasks:
             return
         done, _ = await asyncio.wait(tasks, timeout=timeout_s)
@@ -212,7 +212,7 @@ def host_addresses(loopback: Literal["auto", "always", "never"]) -> list[str]:
     return addresses
 
 
-async def _give_up(tasks: list[asyncio.Future[Any]]) -> None:
+async def _give_up(tasks: Sequence[asyncio.Future[Any]]) -> None:
     for task in tasks:
         task.cancel()
     if tasks:

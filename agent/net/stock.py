@@ -125,12 +125,10 @@ class StockPath(RTCSctpTransport):
         if self._association_state != self.State.ESTABLISHED:
             return
         while not self._outbound_queue:
-            for lane, queue in self._lanes.items():
-                if queue:
-                    break
-            else:
+            lane = next((lane for lane in Lane if self._lanes[lane]), None)
+            if lane is None:
                 return
-            data = queue.popleft()
+            data = self._lanes[lane].popleft()
             fragments = -(-len(data) // USERDATA_MAX_LENGTH)
             self._travelling.append(((self._local_tsn + fragments - 1) & 0xFFFFFFFF, len(data)))
             await self._send(lane.value, WEBRTC_BINARY, data)

@@ -77,7 +77,7 @@ class _Stack:
         connection = self.gatherer._connection
         if not connection.local_candidates:
             raise LocalError(
-                "no network address could be used for a connection. Check the network, or the TURN server's address."
+                "no network address could be used for a connection. Check the network or the TURN server."
             )
         return ice.describe(connection, self.fingerprint)
 
