@@ -1,0 +1,1 @@
+"""The `hive-agent` command: one module per verb. Each has SUMMARY, EXAMPLE, `arguments(parser)` and `run(args) -> exit code`."""
