@@ -81,10 +81,6 @@ class IncomingBody:
         """Keep count of what arrives, but no longer the bytes."""
         self._memory = None
 
-    @property
-    def kept(self) -> bool:
-        return self._memory is not None
-
     def parts(self) -> tuple[bytes, tuple[memoryview, ...]]:
         """Header and buffers of a complete message."""
         assert self._memory is not None and self.left == 0

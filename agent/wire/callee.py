@@ -1,10 +1,10 @@
 """The peer's calls on one connection.
 
-    arriving ──last fragment──▶ handling ──respond──▶ responding ──last fragment──▶ gone
-       │                           │ ├──small response, refuse──▶ gone    │
-       │                           │ └──Cancel, deadline──▶ gone          └──Cancel, deadline──▶ gone (Refused or Abort)
-       ├──Cancel──▶ gone (Refused) └ (Cancelled is told to the host)
-       └──deadline──▶ discarding ──last fragment, Cancel──▶ gone
+arriving ──last fragment──▶ handling ──respond──▶ responding ──last fragment──▶ gone
+   │                           │ ├──small response, refuse──▶ gone    │
+   │                           │ └──Cancel, deadline──▶ gone          └──Cancel, deadline──▶ gone (Refused or Abort)
+   ├──Cancel──▶ gone (Refused) └ (Cancelled is told to the host)
+   └──deadline──▶ discarding ──last fragment, Cancel──▶ gone
 """
 
 from __future__ import annotations

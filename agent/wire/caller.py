@@ -61,9 +61,7 @@ class Caller:
         self._check(method, total, len(buffers), timeout_s)
         timeout_s = min(timeout_s, TIMEOUT_MS_MAX / 1000)
         small = total <= self._config.small_total
-        if len(self.deadlines) >= self._config.outbound_calls_max or not (
-            small or self._outbox.has_room(total, is_request=True)
-        ):
+        if len(self.deadlines) >= self._config.outbound_calls_max or not (small or self._outbox.has_room(total, is_request=True)):
             raise LocalError("too many calls to this peer are open: wait for some of them to end")
         number, self._next = self._next, self._next + 2
         deadline = now + timeout_s

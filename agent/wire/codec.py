@@ -29,7 +29,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.errors import ProtocolViolation
-from agent.wire.config import ENVELOPE_BYTES_MAX, FRAGMENT_BYTES_MIN, SMALL_BYTES_LIMIT
+from agent.wire.config import CALLS_LIMIT, ENVELOPE_BYTES_MAX, FRAGMENT_BYTES_MIN, SMALL_BYTES_LIMIT
 from agent.wire.events import Buffer
 
 
@@ -68,7 +68,7 @@ class Limits(_Frame, frozen=True, tag=1):
     """Opening grants. A message of up to `message_bytes` always fits into the other two byte counts."""
 
     window: Annotated[int, Meta(ge=4 * FRAGMENT_BYTES_MIN, le=2**40)]
-    calls: Annotated[int, Meta(ge=1, le=65_536)]
+    calls: Annotated[int, Meta(ge=1, le=CALLS_LIMIT)]
     request_bytes: Size
     response_bytes: Size
     message_bytes: Annotated[int, Meta(ge=1, le=2**40)]

@@ -12,6 +12,8 @@ ENVELOPE_BYTES_MAX = 2 * KIB
 SMALL_BYTES_LIMIT = 32 * KIB
 """No peer may set `small_bytes` higher, so no control frame is ever longer than this and the envelope."""
 FRAGMENT_BYTES_MIN = 1 * KIB
+CALLS_LIMIT = 65_536
+"""No peer may grant more calls than this."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +35,7 @@ class WireConfig:
     response_bytes_max: int = 256 * MIB
     """Bulk responses of the peer that are arriving, together."""
     inbound_calls_max: int = 1024
-    """Calls of the peer that are arriving, being handled or being answered."""
+    """Calls of the peer that are arriving, being handled or being answered. Small ones hold `small_bytes` each at most."""
     outbound_calls_max: int = 4096
     """Our own calls that are open, those that still wait for the peer's credit included."""
     outbound_bytes_max: int = 1024 * MIB
@@ -49,7 +51,7 @@ class WireConfig:
     def __post_init__(self) -> None:
         if self.link_message_bytes_max < 8 * KIB:
             raise ValueError("a link must take messages of at least 8 KiB")
-        if not FRAGMENT_BYTES_MIN <= self.fragment_bytes:
+        if self.fragment_bytes < FRAGMENT_BYTES_MIN:
             raise ValueError(f"fragment_bytes must be at least {FRAGMENT_BYTES_MIN}")
         if not 0 <= self.small_bytes <= SMALL_BYTES_LIMIT:
             raise ValueError(f"small_bytes must be 0 to {SMALL_BYTES_LIMIT}")
@@ -59,6 +61,8 @@ class WireConfig:
             raise ValueError("message_bytes_max must be positive and fit into each of the bounds on several messages")
         if min(self.inbound_calls_max, self.outbound_calls_max, self.pings_unanswered_max) < 1:
             raise ValueError("the maxima must be positive")
+        if self.inbound_calls_max > CALLS_LIMIT:
+            raise ValueError(f"inbound_calls_max must be at most {CALLS_LIMIT}")
         if self.ping_period_s <= 0:
             raise ValueError("ping_period_s must be positive")
 

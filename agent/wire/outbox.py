@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agent.wire import codec
 from agent.wire.body import OutgoingBody
@@ -82,8 +82,11 @@ class Outbox:
 
     def clear(self) -> None:
         """Let everything go."""
-        for queue in (self._latest, self._control, self._endings, self._small, self._requests, self._responses, self._active):
+        for queue in self._queues():
             queue.clear()
+
+    def _queues(self) -> tuple[dict[Any, Any] | deque[Any], ...]:
+        return self._latest, self._control, self._endings, self._small, self._requests, self._responses, self._active
 
     def latest(self, frame: Ping | Pong) -> None:
         """Queue a frame in place of an earlier one of its type."""
@@ -129,7 +132,7 @@ class Outbox:
     @property
     def idle(self) -> bool:
         """Nothing waits, not even for credit."""
-        return not (self._latest or self._control or self._endings or self._small or self._requests or self._responses or self._active)
+        return not any(self._queues())
 
     def transmit(self, now: float, room_bytes: int) -> list[Outgoing]:
         """What to send now; see Connection.transmit."""
