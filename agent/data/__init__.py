@@ -1,0 +1,1 @@
+"""Text as bytes, and batches of it as pure functions of (seed, peer, step)."""
