@@ -1,0 +1,399 @@
+"""The sending half: what is in flight, what of it came through, what to send next (RFC 9260 sections 6 and 7).
+
+Losses are found by the order of transmission (RFC 8985, RACK): a packet is lost once one that was sent `REORDER_PACKETS`
+later has come through, or one that was sent a round trip later. If the peer reports duplicates, we were wrong: then the
+later packet must also have been sent a little later in time. If nothing comes back, a probe repeats the last packet
+(tail loss); after it the retransmission timeout declares everything lost. A retransmitted packet is the same bytes again.
+
+Work per packet does not grow with what is in flight: acknowledged intervals are compared with the previous SACK's, and
+each transmission enters and leaves the queue of transmissions once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from agent.errors import LinkClosed, ProtocolViolation
+from agent.net.sctp.congestion import AckSample, CongestionControl
+from agent.net.sctp.intervals import newly_covered
+from agent.net.sctp.outbound import Outbound
+from agent.net.sctp.packet import DATA_HEADER_BYTES, IDATA_HEADER_BYTES, MASK_32, Framer, Sack
+from agent.net.sctp.rtt import RttEstimator
+
+REORDER_PACKETS = 3
+BURST_PACKETS = 128
+"""Most packets that one `transmit` returns; the host calls again."""
+PACING_QUANTUM_S = 0.001
+"""How much of the paced rate may go out at once: hosts' timers are no finer."""
+TIMEOUTS_MAX = 10
+"""Retransmission timeouts in a row after which the peer is given up (RFC 9260 Association.Max.Retrans)."""
+_HALF = 1 << 31
+_TRIM = 4096
+_IN_FLIGHT, _LOST, _ACKED = 0, 1, 2
+
+
+class Sent:
+    """One DATA chunk, from its first transmission to its acknowledgement."""
+
+    __slots__ = ("app_limited", "delivered", "delivered_at", "order", "packet", "repeated", "sent_at", "size", "state", "tsn")
+
+    def __init__(self, tsn: int, size: int, packet: bytes) -> None:
+        self.tsn = tsn
+        self.size = size
+        self.packet = packet
+        self.state = _IN_FLIGHT
+        self.order = 0
+        self.sent_at = 0.0
+        self.repeated = False
+        self.delivered = 0
+        self.delivered_at = 0.0
+        self.app_limited = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SenderStart:
+    """What the handshake settled for the sending direction."""
+
+    tsn: int
+    """Unwrapped TSN of the first chunk."""
+    peer_window: int
+    packet_bytes: int
+    """Size of a full packet, common header included."""
+    interleave: bool
+
+
+@dataclass(kw_only=True)
+class SenderCounts:
+    """What has happened so far."""
+
+    packets: int = 0
+    retransmitted: int = 0
+    probes: int = 0
+    timeouts: int = 0
+    duplicates: int = 0
+    """Chunks that the peer got more than once: retransmissions that were not needed, or copies made on the way."""
+
+
+class Sender:
+    """Sends what `outbound` holds, as fast as `congestion` and the peer's window allow."""
+
+    def __init__(
+        self, start: SenderStart, framer: Framer, outbound: Outbound, congestion: CongestionControl, rtt: RttEstimator
+    ) -> None:
+        self.counts = SenderCounts()
+        self.in_flight = 0
+        """Payload bytes sent and neither acknowledged nor lost."""
+        self.unacknowledged = 0
+        """Payload bytes sent at least once and not acknowledged."""
+        self.congestion = congestion
+        self._framer = framer
+        self._outbound = outbound
+        self._rtt = rtt
+        self._interleave = start.interleave
+        self._next_tsn = start.tsn
+        self._peer_window = start.peer_window
+        self._payload_max = 0
+        self.resize(start.packet_bytes)
+        self._sent: list[Sent] = []
+        self._head = 0
+        self._gaps: list[tuple[int, int]] = []
+        self._transmissions: deque[tuple[int, Sent]] = deque()
+        self._lost: deque[Sent] = deque()
+        self._order = 0
+        self._newest: Sent | None = None
+        self._newest_order = -1
+        self._newest_sent_at = 0.0
+        self._recovery_order = -1
+        self._reorder_s = 0.0
+        self._delivered = 0
+        self._delivered_at = 0.0
+        self._window_limited = False
+        self._app_limited = False
+        self._paced_until = 0.0
+        self._waiting_for_pace = False
+        self._timer_base = 0.0
+        self._silent_rounds = 0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits to be sent or acknowledged."""
+        return self._head == len(self._sent) and not self._outbound
+
+    @property
+    def last_tsn(self) -> int:
+        """Unwrapped TSN of the newest chunk."""
+        return self._next_tsn - 1
+
+    def resize(self, packet_bytes: int) -> None:
+        """Cut new chunks for packets of this size. What was sent before keeps its size."""
+        header = 12 + (IDATA_HEADER_BYTES if self._interleave else DATA_HEADER_BYTES)
+        self._payload_max = (packet_bytes - header) & ~3
+        self.congestion.packet_size(self._payload_max)
+
+    # sending
+
+    def transmit(self, now: float) -> list[bytes]:
+        """Return the packets to send now, at most BURST_PACKETS; the host calls until it gets none."""
+        limit = min(self.congestion.window, max(self._peer_window, 0 if self.in_flight else 1))
+        budget = self._paced_budget(now)
+        packets: list[bytes] = []
+        before = self.in_flight
+        while self._lost and self.in_flight < limit and budget > 0 and len(packets) < BURST_PACKETS:
+            sent = self._lost.popleft()
+            if sent.state == _LOST:
+                self._repeat(sent, now)
+                packets.append(sent.packet)
+                budget -= sent.size
+        if not self._lost:
+            budget = self._send_new(now, limit, budget, packets)
+        self._window_limited = self._window_limited or self.in_flight + self._payload_max > self.congestion.window
+        self._waiting_for_pace = budget <= 0 and self.in_flight < limit and bool(self._lost or self._outbound)
+        self._app_limited = not self._lost and not self._outbound
+        if packets:
+            if not before:
+                self._timer_base = now
+            rate = self.congestion.pacing_rate
+            if rate:
+                self._paced_until += sum(map(len, packets)) / rate
+        return packets
+
+    def _send_new(self, now: float, limit: int, budget: float, packets: list[bytes]) -> float:
+        """Append packets with chunks that are sent for the first time; return what is left of the budget."""
+        cut, framer, sent_list, size_max = self._outbound.cut, self._framer, self._sent, self._payload_max
+        if not self.unacknowledged:
+            self._delivered_at = now
+        while self.in_flight < limit and budget > 0 and len(packets) < BURST_PACKETS:
+            fragment = cut(size_max)
+            if fragment is None:
+                break
+            tsn = self._next_tsn
+            self._next_tsn = tsn + 1
+            if self._interleave:
+                last = fragment.number or fragment.protocol
+                packet = framer.idata(
+                    fragment.flags, tsn & MASK_32, fragment.stream, fragment.message & MASK_32, last, fragment.payload
+                )
+            else:
+                packet = framer.data(
+                    fragment.flags,
+                    tsn & MASK_32,
+                    fragment.stream,
+                    fragment.message & 0xFFFF,
+                    fragment.protocol,
+                    fragment.payload,
+                )
+            sent = Sent(tsn, len(fragment.payload), packet)
+            sent_list.append(sent)
+            self.unacknowledged += sent.size
+            self._note_transmission(sent, now)
+            packets.append(packet)
+            budget -= sent.size
+        return budget
+
+    def _repeat(self, sent: Sent, now: float) -> None:
+        sent.repeated = True
+        self.counts.retransmitted += 1
+        sent.state = _IN_FLIGHT
+        self._note_transmission(sent, now)
+
+    def _note_transmission(self, sent: Sent, now: float) -> None:
+        self.in_flight += sent.size
+        self.counts.packets += 1
+        sent.order = self._order
+        sent.sent_at = now
+        sent.delivered = self._delivered
+        sent.delivered_at = self._delivered_at
+        sent.app_limited = self._app_limited
+        self._transmissions.append((self._order, sent))
+        self._order += 1
+
+    def _paced_budget(self, now: float) -> float:
+        """Bytes that the pacing rate allows by now."""
+        rate = self.congestion.pacing_rate
+        if not rate:
+            return float("inf")
+        quantum = max(PACING_QUANTUM_S, 2 * self._payload_max / rate)
+        self._paced_until = max(self._paced_until, now - quantum)
+        return (now - self._paced_until) * rate
+
+    # acknowledgements
+
+    def sack(self, sack: Sack, now: float) -> None:
+        """Take one SACK. Raises ProtocolViolation if it acknowledges what was never sent."""
+        head_tsn = self._sent[self._head].tsn if self._head < len(self._sent) else self._next_tsn
+        cumulative = head_tsn + ((sack.cumulative - head_tsn + _HALF) & MASK_32) - _HALF
+        if cumulative >= self._next_tsn:
+            raise ProtocolViolation("sctp: SACK of a chunk that was never sent")
+        if cumulative < head_tsn - 1:
+            return
+        self._peer_window = sack.window
+        self.counts.duplicates += len(sack.duplicates)
+        if sack.duplicates and self._rtt.smoothed_s is not None:
+            self._reorder_s = min(self._reorder_s + self._rtt.min_s / 4, self._rtt.smoothed_s)
+        before = self._delivered
+        self._newest = None
+        for index in range(self._head, self._head + cumulative - head_tsn + 1):
+            self._acknowledge(self._sent[index])
+        self._head += cumulative - head_tsn + 1
+        self._acknowledge_gaps(cumulative, sack.gaps)
+        self._trim()
+        acked = self._delivered - before
+        if not acked:
+            if self._peer_window < self._payload_max:
+                self._silent_rounds = min(self._silent_rounds, 1)
+            return
+        self._silent_rounds = 0
+        self._timer_base = now
+        self._finish_sack(acked, now)
+
+    def _acknowledge(self, sent: Sent) -> None:
+        if sent.state == _ACKED:
+            return
+        if sent.state == _IN_FLIGHT:
+            self.in_flight -= sent.size
+        sent.state = _ACKED
+        self._delivered += sent.size
+        self.unacknowledged -= sent.size
+        if sent.order > self._newest_order:
+            self._newest_order = sent.order
+            self._newest_sent_at = sent.sent_at
+            self._newest = sent
+
+    def _acknowledge_gaps(self, cumulative: int, gaps: list[tuple[int, int]]) -> None:
+        last = self._next_tsn - 1
+        absolute = []
+        floor = cumulative + 1
+        for start, end in gaps:
+            first, final = max(cumulative + start, floor), min(cumulative + end, last)
+            if first <= final:
+                absolute.append((first, final))
+                floor = final + 1
+        base = self._next_tsn - len(self._sent)
+        for first, final in newly_covered(self._gaps, absolute):
+            for index in range(first - base, final - base + 1):
+                self._acknowledge(self._sent[index])
+        self._gaps = absolute
+
+    def _finish_sack(self, acked: int, now: float) -> None:
+        """Draw the conclusions from newly acknowledged bytes."""
+        newest, rtt_s, interval_s = self._newest, None, 0.0
+        if newest is not None:
+            if not newest.repeated:
+                rtt_s = max(now - newest.sent_at, 1e-6)
+                self._rtt.sample(rtt_s)
+            interval_s = max(now - newest.delivered_at, now - newest.sent_at, 1e-6)
+        self._delivered_at = now
+        reacted_before = self._recovery_order
+        lost, new_round = self._find_lost(reacted_before)
+        self.congestion.acked(
+            AckSample(
+                now=now,
+                acked_bytes=acked,
+                lost_bytes=lost,
+                in_flight=self.in_flight,
+                window_limited=self._window_limited,
+                new_loss_round=new_round,
+                rtt_s=rtt_s,
+                delivered_bytes=self._delivered,
+                delivered_before=newest.delivered if newest is not None else self._delivered,
+                interval_s=interval_s,
+                app_limited=newest.app_limited if newest is not None else True,
+            )
+        )
+        self._window_limited = False
+
+    def _find_lost(self, recovery_order: int) -> tuple[int, bool]:
+        """Declare lost what was sent well before the newest packet that came through; (bytes, whether a new round)."""
+        order_max = self._newest_order - REORDER_PACKETS
+        time_max = self._newest_sent_at - self._reorder_s
+        surely_lost = self._newest_sent_at - (self._rtt.smoothed_s or float("inf"))
+        lost, new_round = 0, False
+        queue = self._transmissions
+        while queue:
+            order, sent = queue[0]
+            if sent.state == _IN_FLIGHT and sent.order == order:
+                if (order > order_max or sent.sent_at > time_max) and sent.sent_at > surely_lost:
+                    break
+                sent.state = _LOST
+                self.in_flight -= sent.size
+                self._lost.append(sent)
+                lost += sent.size
+                new_round = new_round or order > recovery_order
+            queue.popleft()
+        if new_round:
+            self._recovery_order = self._order - 1
+        return lost, new_round
+
+    def _trim(self) -> None:
+        if self._head == len(self._sent):
+            self._sent.clear()
+            self._head = 0
+        elif self._head > _TRIM and 2 * self._head > len(self._sent):
+            del self._sent[: self._head]
+            self._head = 0
+
+    # timers
+
+    def next_deadline(self) -> float | None:
+        """When `tick` is wanted, or `transmit` because of pacing."""
+        deadline = None
+        if self._head < len(self._sent):
+            deadline = self._timer_base + self._patience_s()
+        if self._waiting_for_pace:
+            paced = self._paced_until + PACING_QUANTUM_S / 2
+            deadline = paced if deadline is None else min(deadline, paced)
+        return deadline
+
+    def tick(self, now: float) -> list[bytes]:
+        """Return a probe if one is due; declare everything lost if that was in vain. Raises LinkClosed at the end."""
+        if self._head == len(self._sent) or now < self._timer_base + self._patience_s():
+            return []
+        self._silent_rounds += 1
+        self._timer_base = now
+        if self._silent_rounds == 1:
+            return self._probe(now)
+        if self._silent_rounds > TIMEOUTS_MAX:
+            raise LinkClosed("sctp: the peer does not answer any more")
+        self.counts.timeouts += 1
+        self.congestion.timed_out(now)
+        self._paced_until = now
+        self._recovery_order = self._order - 1
+        self._lose_everything()
+        return []
+
+    @property
+    def silent_rounds(self) -> int:
+        """Timeouts in a row without any acknowledgement; the first is the probe's."""
+        return self._silent_rounds
+
+    def _patience_s(self) -> float:
+        if self._silent_rounds == 0:
+            return self._rtt.probe_timeout_s()
+        return self._rtt.timeout_s(self._silent_rounds - 1)
+
+    def _probe(self, now: float) -> list[bytes]:
+        """Send the newest chunk again, whatever the window says; its SACK shows what else is missing."""
+        for index in range(len(self._sent) - 1, self._head - 1, -1):
+            sent = self._sent[index]
+            if sent.state == _IN_FLIGHT:
+                self.in_flight -= sent.size
+                self._repeat(sent, now)
+                self.counts.probes += 1
+                return [sent.packet]
+        return []
+
+    def _lose_everything(self) -> None:
+        """Send again all that is not acknowledged for good: a peer may take gap acknowledgements back (section 6.2.1)."""
+        self._lost.clear()
+        self._transmissions.clear()
+        self._gaps = []
+        for index in range(self._head, len(self._sent)):
+            sent = self._sent[index]
+            if sent.state == _IN_FLIGHT:
+                self.in_flight -= sent.size
+            elif sent.state == _ACKED:
+                self._delivered -= sent.size
+                self.unacknowledged += sent.size
+            sent.state = _LOST
+            self._lost.append(sent)
