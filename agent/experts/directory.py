@@ -23,7 +23,7 @@ class Located:
 
 
 class Directory:
-    """Cached view of live experts. Reads (`alive`, `locate`, `children`, `mark_dead`, `mark_alive`) are thread-safe and never block."""
+    """Cached view of live experts. `alive`, `locate`, `children`, `mark_dead` and `mark_alive` are thread-safe."""
 
     def alive(self) -> frozenset[ExpertId]:
         raise NotImplementedError

@@ -57,7 +57,7 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class ForwardRequest(_Message, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Run expert `uid` on the rows that `tensor` describes. If `keep`, the host keeps them for the backward, for a bounded time."""
+    """Run expert `uid` on the rows that `tensor` describes. If `keep`, the host keeps them for the backward for a while."""
 
     uid: UidText
     call: CallId
