@@ -1,0 +1,89 @@
+"""An experiment and the signed revisions of its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+
+import msgspec
+from django.db import models
+
+from agent.manifest import Manifest, SignedManifest, decode
+
+
+class ExperimentQuerySet(models.QuerySet["Experiment"]):
+    """Who may see what is decided here and nowhere else."""
+
+    def visible_to(self, user: object = None) -> ExperimentQuerySet:
+        """What `user` (None: a stranger) may know of: everything but drafts, which have no published revision."""
+        return self.exclude(status=Experiment.Status.DRAFT)
+
+
+class Experiment(models.Model):
+    """One experiment. Its content is in its newest ManifestRevision."""
+
+    class Status(models.TextChoices):
+        DRAFT = "draft"
+        OPEN = "open"
+        PAUSED = "paused"
+        FINISHED = "finished"
+
+    name = models.SlugField(max_length=63, unique=True)
+    title = models.CharField(max_length=120)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.DRAFT)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = ExperimentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["created_at", "id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(status__in=["draft", "open", "paused", "finished"]), name="experiment_status"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @cached_property
+    def revision(self) -> ManifestRevision | None:
+        """The newest published revision."""
+        return self.revisions.order_by("-revision").first()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The newest manifest. Only for experiments that are not drafts."""
+        assert self.revision is not None, "a published experiment has a revision"
+        return self.revision.manifest
+
+
+class ManifestRevision(models.Model):
+    """One signed manifest, never changed afterwards."""
+
+    experiment = models.ForeignKey(Experiment, on_delete=models.CASCADE, related_name="revisions")
+    revision = models.PositiveIntegerField()
+    payload = models.BinaryField(max_length=65_536)
+    """The manifest's JSON, exactly as signed."""
+    signature = models.BinaryField(max_length=64)
+    key = models.CharField(max_length=52)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["experiment", "revision"], name="revision_once")]
+
+    def __str__(self) -> str:
+        return f"{self.experiment_id} r{self.revision}"
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return decode(bytes(self.payload))
+
+    @cached_property
+    def signed_json(self) -> bytes:
+        """What agents fetch: the JSON of a SignedManifest."""
+        return msgspec.json.encode(SignedManifest(payload=bytes(self.payload), signature=bytes(self.signature), key=self.key))
+
+    @property
+    def etag(self) -> str:
+        return '"' + hashlib.sha256(self.signed_json).hexdigest()[:32] + '"'

@@ -1,0 +1,42 @@
+"""Rates that a peer or an address may not exceed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+
+class TokenBucket:
+    """`burst` at once, then `per_s` a second."""
+
+    __slots__ = ("_at", "_burst", "_level", "_per_s")
+
+    def __init__(self, *, per_s: float, burst: float, now: float) -> None:
+        self._per_s, self._burst = per_s, burst
+        self._level, self._at = burst, now
+
+    def take(self, now: float, amount: float = 1.0) -> bool:
+        """True if `amount` was there. `now` is monotonic, seconds."""
+        self._level = min(self._burst, self._level + max(0.0, now - self._at) * self._per_s)
+        self._at = now
+        if self._level < amount:
+            return False
+        self._level -= amount
+        return True
+
+
+class KeyedBuckets:
+    """A bucket per key; the keys not seen for longest are forgotten beyond `keys_max`."""
+
+    def __init__(self, *, per_s: float, burst: float, keys_max: int) -> None:
+        self._per_s, self._burst, self._keys_max = per_s, burst, keys_max
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def take(self, key: str, now: float) -> bool:
+        bucket = self._buckets.pop(key, None) or TokenBucket(per_s=self._per_s, burst=self._burst, now=now)
+        self._buckets[key] = bucket
+        if len(self._buckets) > self._keys_max:
+            self._buckets.popitem(last=False)
+        return bucket.take(now)
+
+    def __len__(self) -> int:
+        return len(self._buckets)

@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class RendezvousConfig(AppConfig):
+    name = "coordinator.rendezvous"
+    label = "rendezvous"

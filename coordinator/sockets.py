@@ -1,0 +1,133 @@
+"""What the agents' WebSockets have in common: admission before accept(), bounds, rates and named ends.
+
+A refused handshake is answered with an HTTP status and `{"detail": …}`; a broken rule later with a close code:
+4400 malformed, 4409 replaced by a newer connection, 4413 too large, 4429 too fast, 1011 could not be stored.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, ClassVar
+
+from channels.consumer import AsyncConsumer
+from channels.db import database_sync_to_async
+from channels.exceptions import StopConsumer
+
+from agent.reports import MESSAGE_BYTES_MAX, Hello
+from coordinator.experiments.models import Experiment
+from coordinator.hello import HelloRejected, verify
+from coordinator.limits import KeyedBuckets, TokenBucket
+
+MALFORMED, REPLACED, TOO_LARGE, TOO_FAST, NOT_STORED = 4400, 4409, 4413, 4429, 1011
+REASON_BYTES_MAX = 120
+"""RFC 6455 5.5: a close reason has at most 123 bytes."""
+HANDSHAKES_PER_S, HANDSHAKES_BURST, ADDRESSES_MAX = 20.0, 400.0, 4096
+
+
+class AgentSocket(AsyncConsumer):
+    """One agent's WebSocket. Subclasses fill in `opened`, `received` and `closed`."""
+
+    messages_per_s: ClassVar[float] = 20.0
+    messages_burst: ClassVar[float] = 200.0
+    connections_max: ClassVar[int] = 4096
+    """Per process and kind of socket."""
+    connections: ClassVar[int]
+    handshakes: ClassVar[KeyedBuckets] = KeyedBuckets(per_s=HANDSHAKES_PER_S, burst=HANDSHAKES_BURST, keys_max=ADDRESSES_MAX)
+
+    hello: Hello
+    experiment: Experiment
+    accepted = False
+    ended = False
+
+    def __init_subclass__(cls) -> None:
+        cls.connections = 0
+
+    async def opened(self) -> None:
+        """After admission, just before accept()."""
+
+    async def received(self, message: bytes) -> None:
+        raise NotImplementedError
+
+    async def closed(self) -> None:
+        """Once, after the connection ended, if `opened` was called."""
+
+    async def websocket_connect(self, _: dict[str, Any]) -> None:
+        name = self.scope["url_route"]["kwargs"]["name"]
+        address = str((self.scope.get("client") or ("unknown",))[0])
+        if not self.handshakes.take(address, time.monotonic()):
+            return await self.deny(429, "too many connections from this address; wait a moment")
+        if type(self).connections >= self.connections_max:
+            return await self.deny(503, "this coordinator has as many connections as it can hold; try again later")
+        try:
+            self.hello = verify(self.scope["headers"], name, time.time())
+        except HelloRejected as e:
+            return await self.deny(401, str(e))
+        experiment = await database_sync_to_async(Experiment.objects.visible_to().filter(name=name).first)()
+        if experiment is None:
+            return await self.deny(404, f"there is no experiment {name!r} here")
+        self.experiment = experiment
+        self.bucket = TokenBucket(per_s=self.messages_per_s, burst=self.messages_burst, now=time.monotonic())
+        type(self).connections += 1
+        self.accepted = True
+        await self.opened()
+        await self.send({"type": "websocket.accept"})
+        await self.ready()
+
+    async def ready(self) -> None:
+        """Just after accept()."""
+
+    async def websocket_receive(self, message: dict[str, Any]) -> None:
+        if self.ended:
+            return
+        text = message.get("text")
+        data = text.encode() if text is not None else message.get("bytes") or b""
+        if len(data) > MESSAGE_BYTES_MAX:
+            return await self.end(TOO_LARGE, f"a message has at most {MESSAGE_BYTES_MAX} bytes")
+        if not self.bucket.take(time.monotonic()):
+            return await self.end(TOO_FAST, f"at most {self.messages_per_s:.0f} messages a second")
+        await self.received(data)
+
+    async def websocket_disconnect(self, _: dict[str, Any]) -> None:
+        self.ended = True
+        if self.accepted:
+            type(self).connections -= 1
+            await self.closed()
+        raise StopConsumer
+
+    async def send_json(self, body: bytes) -> None:
+        if not self.ended:
+            await self.send({"type": "websocket.send", "text": body.decode()})
+
+    async def end(self, code: int, reason: str) -> None:
+        """Close with a code and a reason; idempotent."""
+        if not self.ended:
+            self.ended = True
+            await self.send(
+                {"type": "websocket.close", "code": code, "reason": reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")}
+            )
+
+    async def deny(self, status: int, detail: str) -> None:
+        """Refuse the handshake, in words where the server can (ASGI extension `websocket.http.response`)."""
+        self.ended = True
+        await deny(self, status, detail)
+
+
+class NoSuchSocket(AsyncConsumer):
+    """For every address that has no WebSocket."""
+
+    async def websocket_connect(self, _: dict[str, Any]) -> None:
+        await deny(self, 404, "there is no WebSocket at this address")
+
+    async def websocket_disconnect(self, _: dict[str, Any]) -> None:
+        raise StopConsumer
+
+
+async def deny(consumer: AsyncConsumer, status: int, detail: str) -> None:
+    """Answer a WebSocket handshake with an HTTP status."""
+    if "websocket.http.response" not in (consumer.scope.get("extensions") or {}):
+        await consumer.send({"type": "websocket.close", "code": 4000 + status, "reason": detail[:REASON_BYTES_MAX]})
+        return
+    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+    await consumer.send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await consumer.send({"type": "websocket.http.response.body", "body": json.dumps({"detail": detail}).encode()})

@@ -1,0 +1,184 @@
+"""Reads: what the site says about an experiment at a time. A fixed number of queries each, whatever the number of peers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from django.db.models import F, Max, Q, QuerySet, Sum
+
+from agent.manifest import Manifest
+from coordinator.experiments.models import Experiment
+from coordinator.telemetry import experts as expert_rows
+from coordinator.telemetry import membership, shapes
+from coordinator.telemetry.models import Event, HostedExpert, Point, Resolution, Session
+
+PEERS_MAX = 200
+EXPERTS_MAX = 4096
+EVENTS_MAX = 200
+POINTS_MAX = 5000
+CONNECTIONS_MAX = 2000
+QUIET_EVENTS = ("averaged",)
+"""Too frequent for a log that people read."""
+
+
+def present(experiment: Experiment, now: float) -> QuerySet[Session]:
+    """The newest session of each peer that reported lately, those that have been here longest first."""
+    return (
+        Session.objects.filter(experiment=experiment, ended_at=None, seen_at__gt=now - membership.SILENT_S, last_sequence__gt=0)
+        .exclude(stage="stopped")
+        .order_by(F("joined_at").asc(nulls_last=True), "pk")
+    )
+
+
+def summary(experiment: Experiment, now: float) -> shapes.Summary:
+    """The figures at the head of the page."""
+    here = present(experiment, now).aggregate(rate=Sum("tokens_per_s"))
+    peers = present(experiment, now).values_list("peer", "stage")
+    ever = Session.objects.filter(experiment=experiment).aggregate(
+        tokens=Sum("tokens"),
+        sent=Sum("bytes_p2p_sent"),
+        coordinator=Sum("bytes_coordinator"),
+        reported_at=Max("seen_at", filter=Q(last_sequence__gt=0)),
+    )
+    hosted = HostedExpert.objects.filter(experiment=experiment, hosted=True, seen_at__gt=now - expert_rows.STALE_S)
+    stages = dict(peers)
+    return shapes.Summary(
+        status=experiment.status,
+        peers=len(stages),
+        trainers=sum(stage == "training" for stage in stages.values()),
+        tokens=ever["tokens"] or 0,
+        tokens_per_s=here["rate"] or 0.0,
+        loss=_recent_loss(experiment),
+        loss_validation=_recent_validation(experiment),
+        experts_total=experts_total(experiment.manifest),
+        experts_hosted=hosted.count(),
+        bytes_p2p=ever["sent"] or 0,
+        bytes_coordinator=ever["coordinator"] or 0,
+        reported_at=ever["reported_at"],
+    )
+
+
+def experts_total(manifest: Manifest) -> int:
+    return sum(len(grid) for grid in manifest.model.grids())
+
+
+def peers(experiment: Experiment, now: float, *, limit: int = PEERS_MAX, offset: int = 0) -> list[shapes.Peer]:
+    """Peers that are here now."""
+    rows: dict[str, shapes.Peer] = {}
+    for s in present(experiment, now)[offset : offset + limit]:
+        rows[s.peer] = shapes.Peer(
+            peer=s.peer,
+            version=s.version,
+            stage=s.stage,
+            why=s.why,
+            step=s.step,
+            tokens=s.tokens,
+            tokens_per_s=s.tokens_per_s,
+            loss=s.loss,
+            experts=len(s.experts),
+            direct=sum(c["kind"] == "direct" for c in s.connections),
+            relayed=sum(c["kind"] == "relayed" for c in s.connections),
+            joined_at=s.joined_at,
+            seen_at=s.seen_at,
+        )
+    return list(rows.values())
+
+
+def experts(experiment: Experiment, now: float, *, limit: int = EXPERTS_MAX, offset: int = 0) -> list[shapes.Expert]:
+    """The whole grid, in order, with who hosts each place."""
+    uids = itertools.chain.from_iterable(experiment.manifest.model.grids())
+    wanted = [str(uid) for uid in itertools.islice(uids, offset, offset + limit)]
+    known = {row.uid: row for row in HostedExpert.objects.filter(experiment=experiment)[: EXPERTS_MAX * 4]}
+    return [_expert(uid, known.get(uid), now) for uid in wanted]
+
+
+def events(
+    experiment: Experiment, *, limit: int = EVENTS_MAX, before: float | None = None, quiet: bool = False, name: str | None = None
+) -> list[shapes.Event]:
+    """The newest events, newest first; the quiet ones only if asked for."""
+    rows = Event.objects.filter(experiment=experiment).select_related("session").order_by("-at", "-pk")
+    if before is not None:
+        rows = rows.filter(at__lt=before)
+    if name is not None:
+        rows = rows.filter(name=name)
+    elif not quiet:
+        rows = rows.exclude(name__in=QUIET_EVENTS)
+    return [
+        shapes.Event(id=e.pk, at=e.at, name=e.name, peer=e.session.peer if e.session else None, detail=e.detail)
+        for e in rows[:limit]
+    ]
+
+
+def connections(experiment: Experiment, now: float) -> list[shapes.Connection]:
+    """Connections between peers that are here now, each once; `relayed` if either end says so."""
+    found: dict[tuple[str, str], shapes.Connection] = {}
+    rows = list(present(experiment, now).values_list("peer", "connections")[: PEERS_MAX * 5])
+    here = {peer for peer, _ in rows}
+    for peer, reported in rows:
+        for c in reported:
+            a, b = sorted((peer, c["peer"]))
+            if c["peer"] not in here or a == b or len(found) >= CONNECTIONS_MAX:
+                continue
+            other = found.get((a, b))
+            kind = "relayed" if c["kind"] == "relayed" or (other and other.kind == "relayed") else "direct"
+            rtt_ms = c["rtt_ms"] if c["rtt_ms"] is not None else (other.rtt_ms if other else None)
+            found[a, b] = shapes.Connection(a=a, b=b, kind=kind, rtt_ms=rtt_ms)
+    return list(found.values())
+
+
+def best_resolution(experiment: Experiment, since: float, now: float) -> Resolution:
+    """The finest that shows everything after `since` in at most POINTS_MAX / 2 points."""
+    first = Point.objects.filter(experiment=experiment, resolution=Resolution.SECOND, at__gte=since).order_by("at")
+    first_at = first.values_list("at", flat=True).first()
+    span = now - first_at if first_at is not None else now - since
+    return next((r for r in Resolution if span / r <= POINTS_MAX / 2), Resolution.HOUR)
+
+
+def series(experiment: Experiment, now: float, *, resolution: Resolution | None = None, since: float = 0.0) -> shapes.Series:
+    """The newest POINTS_MAX points after `since`, by default in the finest resolution that shows all of it."""
+    chosen = resolution or best_resolution(experiment, since, now)
+    rows = Point.objects.filter(experiment=experiment, resolution=chosen, at__gte=since).order_by("-at")[:POINTS_MAX]
+    points = list(rows)[::-1]
+    began = points[0].at if points else since
+    return _series(chosen, points, membership.outages(max(since, began), now) if points else [])
+
+
+def changed_series(experiment: Experiment, since: float) -> list[shapes.Series]:
+    """Per resolution, the points that were written after `since`."""
+    rows = Point.objects.filter(experiment=experiment, updated_at__gt=since).order_by("resolution", "at")[:POINTS_MAX]
+    return [_series(Resolution(r), list(points), []) for r, points in itertools.groupby(rows, lambda p: p.resolution)]
+
+
+def _series(resolution: Resolution, points: Sequence[Point], outages: list[tuple[float, float]]) -> shapes.Series:
+    return shapes.Series(
+        resolution=resolution,
+        at=[p.at for p in points],
+        loss=[p.loss_sum / p.loss_batches if p.loss_batches else None for p in points],
+        loss_validation=[p.validation_sum / p.validation_count if p.validation_count else None for p in points],
+        tokens=[p.tokens for p in points],
+        peers=[p.peers for p in points],
+        outages=outages,
+    )
+
+
+def _recent_loss(experiment: Experiment) -> float | None:
+    """Over the newest ten seconds that have one."""
+    rows = Point.objects.filter(experiment=experiment, resolution=Resolution.SECOND, loss_batches__gt=0)
+    newest = list(rows.order_by("-at").values_list("loss_sum", "loss_batches")[:10])
+    batches = sum(n for _, n in newest)
+    return sum(loss for loss, _ in newest) / batches if batches else None
+
+
+def _recent_validation(experiment: Experiment) -> float | None:
+    rows = Session.objects.filter(experiment=experiment, loss_validation__isnull=False).order_by("-reported_at")
+    return rows.values_list("loss_validation", flat=True).first()
+
+
+def _expert(uid: str, row: HostedExpert | None, now: float) -> shapes.Expert:
+    if row is None:
+        return shapes.Expert(uid=uid, peer=None, epoch=None, version=None, rows=None, seen_at=None)
+    lives = row.hosted and row.seen_at > now - expert_rows.STALE_S
+    return shapes.Expert(
+        uid=uid, peer=row.peer if lives else None, epoch=row.epoch, version=row.version, rows=row.rows, seen_at=row.seen_at
+    )

@@ -1,0 +1,15 @@
+"""Every HTTP address of the site."""
+
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+from coordinator.api.v1 import api
+from coordinator.dashboard.health import live, ready
+
+urlpatterns = [
+    path("healthz", live, name="live"),
+    path("readyz", ready, name="ready"),
+    path("favicon.ico", RedirectView.as_view(url="/static/site/favicon.svg", permanent=True)),
+    path("api/v1/", api.urls),
+    path("", include("coordinator.dashboard.urls")),
+]
