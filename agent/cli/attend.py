@@ -1,6 +1,6 @@
 """Stands beside a running peer: shows its reports, and turns signals and `--for` into leaving.
 
-The first Ctrl-C (SIGINT) or a closed terminal (SIGHUP) lets the peer leave in good order; the second Ctrl-C, or SIGTERM, stops it now.
+The first Ctrl-C (SIGINT) or a closed terminal (SIGHUP) lets the peer leave in good order; a second one, or SIGTERM, stops it now.
 """
 
 from __future__ import annotations

@@ -219,13 +219,15 @@ class Demo:
         loss = mean([s.loss_last for s in present if s.loss_last is not None])
         validation = [s.validations[-1] for s in present if s.validations]
         why = next((r.why for r in latest if r.why), "")
-        say(
-            f"{elapsed:4.0f} s  {sum(r.tokens for r in latest):,} tokens, {sum(r.tokens_per_s for r in latest):,.0f} tokens/s, "
-            f"loss {'not yet' if loss is None else f'{loss:.3f}'}, "
-            f"validation {f'{max(validation)[1]:.3f}' if validation else 'not yet'}, "
-            f"experts alive {min((r.experts_alive for r in latest), default=0)}/{max((r.experts_total for r in latest), default=0)}, "
-            f"agents {len(present)}" + (f" ({why})" if why else "")
-        )
+        alive, total = min((r.experts_alive for r in latest), default=0), max((r.experts_total for r in latest), default=0)
+        parts = [
+            f"{elapsed:4.0f} s  {sum(r.tokens for r in latest):,} tokens, {sum(r.tokens_per_s for r in latest):,.0f} tokens/s",
+            f"loss {'not yet' if loss is None else f'{loss:.3f}'}",
+            f"validation {f'{max(validation)[1]:.3f}' if validation else 'not yet'}",
+            f"experts alive {alive}/{total}",
+            f"agents {len(present)}" + (f" ({why})" if why else ""),
+        ]
+        say(", ".join(parts))
 
 
 def _peer_of(path: Path) -> str:
