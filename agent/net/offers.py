@@ -65,12 +65,13 @@ class OfferBook:
     """Makes and checks offers and answers of one peer in one experiment. `now` is Unix time, seconds."""
 
     def __init__(self, identity: Identity, experiment: str) -> None:
+        self.peer_id = identity.peer_id
         self._identity = identity
         self._experiment = experiment
         self._seen: OrderedDict[bytes, float] = OrderedDict()
 
     def make_offer(self, peer: PeerId, description: bytes, *, exchange: bytes, now: float) -> tuple[Offer, bytes]:
-        """Return the offer and its sealed form. `exchange` is 16 fresh random bytes. ValueError if `peer` cannot be sealed for."""
+        """The offer and its sealed form. `exchange` is 16 fresh random bytes. ValueError if `peer` cannot be sealed for."""
         sealed = self._seal("offer", peer, description, exchange, now)
         return Offer(peer, exchange, now, description), sealed
 
@@ -100,9 +101,7 @@ class OfferBook:
     def _seal(self, purpose: str, peer: PeerId, description: bytes, exchange: bytes, now: float) -> bytes:
         if len(exchange) != EXCHANGE_BYTES or len(description) > DESCRIPTION_BYTES_MAX:
             raise ValueError("an exchange id has 16 bytes, and a description at most 2 KiB")
-        body = msgspec.msgpack.encode(
-            _Body(self._identity.peer_id.raw, peer.raw, self._experiment, exchange, now, description)
-        )
+        body = msgspec.msgpack.encode(_Body(self._identity.peer_id.raw, peer.raw, self._experiment, exchange, now, description))
         return peer.seal(msgspec.msgpack.encode(_Signed(body, self._identity.sign(purpose, body))))
 
     def _open(self, purpose: str, sealed: bytes, now: float) -> _Body:

@@ -76,9 +76,7 @@ class _Stack:
         await self.gatherer.gather()
         connection = self.gatherer._connection
         if not connection.local_candidates:
-            raise LocalError(
-                "no network address could be used for a connection. Check the network or the TURN server."
-            )
+            raise LocalError("no network address could be used for a connection. Check the network or the TURN server.")
         return ice.describe(connection, self.fingerprint)
 
     async def connect(self, remote: ice.Description, events: PathEvents) -> None:

@@ -166,7 +166,7 @@ def parse(packet: bytes, *, zero_checksum: bool = False) -> tuple[int, list[Chun
 
 
 def _checksum(packet: bytes) -> bytes:
-    return _crc32c_extend(_crc32c(packet[:8] + _ZERO_4), packet[12:]).to_bytes(4, "little")  # type: ignore[no-any-return]
+    return _crc32c_extend(_crc32c(packet[:8] + _ZERO_4), packet[12:]).to_bytes(4, "little")
 
 
 def _parse_data(packet: bytes, view: memoryview, position: int, end: int) -> Data:
