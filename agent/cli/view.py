@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from agent.reports import Event, Report
+from agent.reports import Report
 
 STAGES = {
     "starting": "starting",
@@ -84,11 +84,6 @@ def plain_line(report: Report, speed: Rates, loss: float | None) -> str:
     if report.calls_failed:
         parts.append(f"calls failed {report.calls_failed} of {report.calls}")
     return ", ".join(parts)
-
-
-def event_line(event: Event) -> str:
-    detail = " ".join(f"{key}={value}" for key, value in event.detail.items())
-    return f"{event.name} {detail}".rstrip()
 
 
 def rows(report: Report, speed: Rates, loss: float | None) -> list[tuple[str, str]]:
