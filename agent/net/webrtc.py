@@ -20,7 +20,8 @@ from aiortc.rtcicetransport import RTCIceParameters, candidate_from_aioice
 
 from agent.errors import ConfigError, LinkClosed, LocalError, NotReachable
 from agent.net import ice
-from agent.net.stock import DataPath, PathEvents, StockPath
+from agent.net.fast import data_path
+from agent.net.stock import DataPath, PathEvents
 from agent.net.transport import Lane, Link, LinkKind, OnClosed, OnMessage, OnRoom
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,8 @@ class WebRtcConfig:
     """How links are made and bounded."""
 
     ice: ice.IceConfig = field(default_factory=ice.IceConfig)
-    data_path: Literal["stock"] = "stock"
-    """`stock` is aiortc's SCTP."""
+    data_path: Literal["stock", "fast"] = "stock"
+    """`stock` is aiortc's SCTP, `fast` our own (`fast.py`), which falls back to stock where it cannot run."""
     message_bytes_max: int = 64 * 1024
     """Largest message in either direction, bytes."""
     window_bytes: int = 1 << 20
@@ -91,8 +92,12 @@ class _Stack:
         await self.dtls.start(RTCDtlsParameters(fingerprints=[fingerprint]))
         if self.dtls.state != "connected":
             raise NotReachable("the encrypted session with the peer could not be set up (DTLS failed, or another certificate)")
-        self.path = StockPath(
-            self.dtls, events, window_bytes=self.config.window_bytes, message_bytes_max=self.config.message_bytes_max
+        self.path = data_path(
+            self.config.data_path,
+            self.dtls,
+            events,
+            window_bytes=self.config.window_bytes,
+            message_bytes_max=self.config.message_bytes_max,
         )
         self.dtls.on("statechange", lambda: self._dtls_changed(events))
         await self.path.begin()

@@ -10,7 +10,7 @@ from agent.net.transport import Transport
 from agent.net.webrtc import WebRtcConfig, WebRtcTransport
 
 
-@pytest.fixture(params=["memory", "stock"])
+@pytest.fixture(params=["memory", "stock", "fast"])
 async def transports(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Transport, Transport]]:
     pair: tuple[Transport, Transport]
     if request.param == "memory":
