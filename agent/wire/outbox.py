@@ -38,11 +38,14 @@ class Transfer:
     is_request: bool
     on_sent: Callable[[], None] | None = None
     bulk: bool = field(init=False)
+    total: int = field(init=False)
+    """Bytes of a bulk message; 0 for a small request, which costs no bytes."""
     begun: bool = field(default=False, init=False)
     sent: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.bulk = self.body is not None
+        self.total = 0 if self.body is None else self.body.total
 
     def begin(self, now: float) -> bytes:
         assert self.opening is not None and not self.begun
@@ -117,16 +120,17 @@ class Outbox:
             self._small[transfer.call] = transfer
         else:
             (self._requests if transfer.is_request else self._responses)[transfer.call] = transfer
-            self._unsent_bytes[transfer.is_request] += transfer.body.total
+            self._unsent_bytes[transfer.is_request] += transfer.total
 
     def remove(self, transfer: Transfer) -> None:
         """Send no more of it. It must not be wholly sent."""
-        for queue in (self._small, self._requests, self._responses, self._active):
-            if queue.get(transfer.call) is transfer:
-                del queue[transfer.call]
-                break
-        if transfer.body is not None:
-            self._unsent_bytes[transfer.is_request] -= transfer.body.total
+        if self._active.pop(transfer.call, None) is not None:
+            if not transfer.begun:
+                self._refund(transfer)
+        else:
+            for queue in (self._small, self._requests, self._responses):
+                queue.pop(transfer.call, None)
+        self._unsent_bytes[transfer.is_request] -= transfer.total
         transfer.release()
 
     @property
@@ -182,22 +186,32 @@ class Outbox:
         return used
 
     def _admit(self) -> None:
-        allowance = self.allowance
-        while self._responses:
-            transfer = next(iter(self._responses.values()))
-            assert transfer.body is not None
-            if transfer.body.total > allowance.response_bytes:
-                break
-            allowance.response_bytes -= transfer.body.total
-            self._active[transfer.call] = self._responses.pop(transfer.call)
-        while self._requests and allowance.calls:
-            transfer = next(iter(self._requests.values()))
-            assert transfer.body is not None
-            if transfer.body.total > allowance.request_bytes:
-                break
-            allowance.request_bytes -= transfer.body.total
-            allowance.calls -= 1
-            self._active[transfer.call] = self._requests.pop(transfer.call)
+        """Let bulk messages join the turn while the allowance covers them."""
+        for queue in (self._responses, self._requests):
+            while queue and self._reserve(next(iter(queue.values()))):
+                call, transfer = queue.popitem(last=False)
+                self._active[call] = transfer
+
+    def _reserve(self, transfer: Transfer) -> bool:
+        allowance, total = self.allowance, transfer.total
+        if not transfer.is_request:
+            if total > allowance.response_bytes:
+                return False
+            allowance.response_bytes -= total
+            return True
+        if total > allowance.request_bytes or not allowance.calls:
+            return False
+        allowance.request_bytes -= total
+        allowance.calls -= 1
+        return True
+
+    def _refund(self, transfer: Transfer) -> None:
+        """Of a message in the turn of which the peer has not heard yet, and never will."""
+        if transfer.is_request:
+            self.allowance.request_bytes += transfer.total
+            self.allowance.calls += 1
+        else:
+            self.allowance.response_bytes += transfer.total
 
     def _fragment(self, out: list[Outgoing], transfer: Transfer, now: float) -> int:
         """Send the next fragment of a message whose turn it is. 0 if the window does not allow it."""
@@ -218,6 +232,6 @@ class Outbox:
             self._active.move_to_end(transfer.call)
         else:
             del self._active[transfer.call]
-            self._unsent_bytes[transfer.is_request] -= body.total
+            self._unsent_bytes[transfer.is_request] -= transfer.total
             transfer.finish()
         return used + len(data)
