@@ -135,11 +135,18 @@ class Demo:
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not _answers(f"http://127.0.0.1:{self.port}/readyz"):
             if not self.coordinator.running:
-                raise _failed(self.coordinator)
+                raise self._failed(self.coordinator)
             if time.monotonic() > deadline:
                 raise LocalError(f"the coordinator did not come up in {READY_TIMEOUT_S:.0f} s; see {self.coordinator.log}")
             if self.stop.wait(TICK_S):
                 raise KeyboardInterrupt
+
+    def _failed(self, child: Child) -> HiveError:
+        """The error of a child that ended at once, with that child's own exit code and last sentence."""
+        where = "" if self.plan.ephemeral else f" (all it said is in {child.log})"
+        error = LocalError(f"{child.name} ended at once: {child.last_words()}{where}")
+        error.exit_code = child.process.returncode if child.process.returncode > 0 else 1
+        return error
 
     def _start_agent(self, number: int, more: list[str]) -> None:
         directory = self.state / f"agent-{number}"
@@ -157,9 +164,9 @@ class Demo:
         first = self.members[0]
         deadline = time.monotonic() + BOOTSTRAP_HEAD_START_S
         while not self.stop.is_set() and time.monotonic() < deadline:
-            self._read()
             if not first.child.running:
-                raise _failed(first.child)
+                raise self._failed(first.child)
+            self._read()
             latest = first.story.latest
             if latest is not None and latest.stage not in ("starting", "joining"):
                 return
@@ -243,13 +250,6 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _failed(child: Child) -> HiveError:
-    """The error of a child that ended at once, with that child's own exit code and sentence."""
-    error = LocalError(f"{child.name} ended at once: {child.last_words()} (all it said: {child.log})")
-    error.exit_code = child.process.returncode if child.process.returncode > 0 else 1
-    return error
 
 
 def _has_screen() -> bool:
