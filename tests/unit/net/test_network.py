@@ -228,7 +228,7 @@ async def test_an_unreachable_peer_is_an_error_that_says_so(town: Town) -> None:
     with pytest.raises(NotReachable):
         await alice.dial(BOB.peer_id, town.signaler, timeout_s=5)
     town.signaler.gate = asyncio.Event()
-    with pytest.raises(NotReachable, match="within 0.02 s"):
+    with pytest.raises(NotReachable, match=r"within 0\.02 s"):
         await alice.dial(BOB.peer_id, town.signaler, timeout_s=0.02)
 
 
