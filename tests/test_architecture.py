@@ -28,9 +28,11 @@ RANKS = {
     "telemetry": 7,
     "receipts": 7,
     "joining": 7,
-    "config": 8,
-    "peer": 9,
-    "cli": 10,
+    "training": 8,
+    "reporter": 9,
+    "config": 1,
+    "peer": 10,
+    "cli": 11,
 }
 LEAF_ORDER = ("errors", "machine", "grid", "identity", "tensors", "reports", "manifest")
 FOR_THE_COORDINATOR = (
