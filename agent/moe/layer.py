@@ -31,7 +31,12 @@ class MixtureConfig:
     rounds: int = 3
     """A unit whose experts all failed asks the next best live ones; at most this many rounds in all, 1 to ROUNDS_MAX."""
 
+    call_rows_max: int = 8192
+    """More rows than this for one expert go in several calls (a single sequence is not cut); hosts refuse larger ones."""
+
     def __post_init__(self) -> None:
+        if self.call_rows_max < 1:
+            raise ValueError("call_rows_max is at least 1")
         if self.routing not in ("token", "sequence"):
             raise ValueError(f"routing is token or sequence, not {self.routing!r}")
         if not 1 <= self.rounds <= ROUNDS_MAX:
@@ -69,7 +74,7 @@ class MixtureOfExperts(nn.Module):
             x_UND = x_BTD
             logits_UG = self.gate(x_BTD.mean(dim=1))
         keep = torch.is_grad_enabled() and (x_UND.requires_grad or logits_UG.requires_grad)
-        asking = _Asking(self.experts, self.grid, self.k_best, self.config.rounds, keep)
+        asking = _Asking(self.experts, self.grid, self.k_best, self.config, keep)
         outputs_UKND, chosen_UK, answered_UK = _AskExperts.apply(x_UND, logits_UG, asking)
         scores_UK = gating.chosen_scores(logits_UG, chosen_UK, self.grid.shape)
         weights_UK = quorum.mixture_weights(scores_UK, answered_UK)
@@ -94,11 +99,11 @@ class _Asking:
     first_choice_UK: Tensor
     live_E: Tensor | None
 
-    def __init__(self, experts: Experts, grid: Grid, k: int, rounds: int, keep: bool) -> None:
+    def __init__(self, experts: Experts, grid: Grid, k: int, config: MixtureConfig, keep: bool) -> None:
         self.experts = experts
         self.grid = grid
         self.k = k
-        self.rounds = rounds
+        self.config = config
         self.keep = keep
 
     def run(self, x_UND: Tensor, logits_UG: Tensor) -> tuple[Tensor, Tensor, Tensor, list[_Group]]:
@@ -110,7 +115,7 @@ class _Asking:
         answered_UK = torch.zeros_like(chosen_UK, dtype=torch.bool)
         groups = self._call(torch.arange(len(x_UND), device=x_UND.device), chosen_UK, x_UND, outputs_UKND, answered_UK)
         tried_UM = chosen_UK
-        for _ in range(self.rounds - 1):
+        for _ in range(self.config.rounds - 1):
             units = quorum.unanswered(answered_UK, chosen_UK)
             if not len(units):
                 break
@@ -124,7 +129,7 @@ class _Asking:
         """Ask each chosen expert once, with the rows of all `units` that chose it; write the answers in place."""
         groups = [
             _Group(gating.expert_at(self.grid, number), new_call_id(), units[rows], slots)
-            for number, rows, slots in _by_expert(chosen_UK[units])
+            for number, rows, slots in _by_expert(chosen_UK[units], max(1, self.config.call_rows_max // x_UND.shape[1]))
         ]
         width = x_UND.shape[-1]
         calls = [ForwardCall(uid=g.uid, call=g.call, inputs=x_UND[g.units].reshape(-1, width), keep=self.keep) for g in groups]
@@ -180,13 +185,15 @@ class _AskExperts(torch.autograd.Function):
         return grad_UND, None, None
 
 
-def _by_expert(chosen_UK: Tensor) -> list[tuple[int, Tensor, Tensor]]:
-    """(expert's flat number, rows, slots) for every distinct expert in a choice."""
+def _by_expert(chosen_UK: Tensor, units_max: int) -> list[tuple[int, Tensor, Tensor]]:
+    """(expert's flat number, rows, slots) for every distinct expert in a choice, at most `units_max` rows each."""
     flat = chosen_UK.reshape(-1)
     numbers, order = flat.sort(stable=True)
     distinct, counts = numbers.unique_consecutive(return_counts=True)
-    pieces = order.split(counts.tolist())
     k = chosen_UK.shape[1]
     return [
-        (number, piece // k, piece % k) for number, piece in zip(distinct.tolist(), pieces, strict=True) if number != gating.NONE
+        (number, part // k, part % k)
+        for number, piece in zip(distinct.tolist(), order.split(counts.tolist()), strict=True)
+        if number != gating.NONE
+        for part in piece.split(units_max)
     ]

@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from agent.errors import CallRefused, CallTimeout, LinkClosed, NotReachable, ProtocolViolation, RemoteError
+from agent.errors import CallRefused, CallTimeout, HiveError, LinkClosed, NotReachable, ProtocolViolation
 from agent.experts import messages
 from agent.experts.directory import Located
 from agent.experts.server import Answer
@@ -188,14 +188,14 @@ class RemoteExperts:
         started = self._loop.time()
         try:
             answer = await ask(located, timeout_s)
-        except (RemoteError, TimeoutError) as e:
+        except (HiveError, TimeoutError) as e:  # a LocalError too: without a free socket, say, the call has failed
             self._failed(direction, located, e)
             return None
         self._deadlines.answered((uid, located.host), direction, rows, self._loop.time() - started)
         self._directory.mark_alive(uid, located.host)
         return answer
 
-    def _failed(self, direction: Direction, located: Located, error: RemoteError | TimeoutError) -> None:
+    def _failed(self, direction: Direction, located: Located, error: HiveError | TimeoutError) -> None:
         self._count(calls_failed=1)
         late = isinstance(error, (CallTimeout, TimeoutError))
         if late:

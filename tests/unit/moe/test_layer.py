@@ -51,6 +51,17 @@ def test_one_call_per_chosen_expert_with_all_its_rows() -> None:
     assert len({call.call for call in batch}) == len(batch)
 
 
+@pytest.mark.parametrize(("rows_max", "sizes"), [(40, [40]), (39, [39, 1]), (20, [20, 20]), (7, [7] * 5 + [5])])
+def test_more_rows_than_a_host_takes_go_in_several_calls(rows_max: int, sizes: list[int]) -> None:
+    grid = Grid("ffn0", (1,))
+    experts = Recording(make_experts(grid, 4))
+    layer = MixtureOfExperts(4, grid, 1, experts=experts, config=MixtureConfig(call_rows_max=rows_max))
+    x = torch.randn(4, 10, 4)
+    y, _ = layer(x)
+    assert [len(call.inputs) for call in experts.batches[0]] == sizes
+    assert torch.allclose(y, next(iter(experts.modules.values()))(x), atol=1e-6)
+
+
 def test_a_sequence_goes_to_its_experts_as_a_whole() -> None:
     experts = Recording(make_experts(GRID, 4))
     layer = MixtureOfExperts(4, GRID, 2, experts=experts, config=MixtureConfig(routing="sequence"))
@@ -171,7 +182,7 @@ def test_it_trains_inside_another_model() -> None:
     assert loss < 0.3
 
 
-@pytest.mark.parametrize("bad", [{"rounds": 0}, {"rounds": 17}, {"routing": "row"}])
+@pytest.mark.parametrize("bad", [{"rounds": 0}, {"rounds": 17}, {"routing": "row"}, {"call_rows_max": 0}])
 def test_absurd_settings_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ValueError):
         MixtureConfig(**bad)
