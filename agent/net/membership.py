@@ -1,7 +1,8 @@
 """First contact with an overlay, and contact again when every connection is lost.
 
 A `Contact` is a peer and a way to signal to it from outside the overlay: its own bootstrap server, or the coordinator's
-rendezvous. A `ContactBook` remembers the bootstrap addresses that were met, so that an agent can rejoin with the coordinator gone.
+rendezvous. A `ContactBook` remembers the bootstrap addresses that were met, so that an agent can rejoin with the coordinator
+gone.
 """
 
 from __future__ import annotations
@@ -53,12 +54,13 @@ class Membership:
         self._network = network
         self._rng = rng
         self._contacts: list[Contact] = []
-        self._alone = asyncio.Event()
+        self._alone = asyncio.Event()  # there is no connection, since we once joined
+        self._together = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._dials: set[asyncio.Task[None]] = set()  # DIALS_MAX per join
 
     async def join(self, contacts: Sequence[Contact]) -> None:
-        """Connect to any of them; the others tried at the same time may still connect afterwards. With none given, returns at once.
+        """Connect to any of them; the others tried at the same time may still connect afterwards. With none, return at once.
 
         Raises JoinError if none can be reached. Calling it again replaces the contacts that a later rejoin uses.
         """
@@ -72,7 +74,9 @@ class Membership:
         """Tell that a connection opened or closed."""
         if self._network.peers():
             self._alone.clear()
+            self._together.set()
         else:
+            self._together.clear()
             self._alone.set()
 
     async def close(self) -> None:
@@ -114,23 +118,13 @@ class Membership:
         while True:
             await self._alone.wait()
             try:
-                async with asyncio.timeout(delay_s * (0.75 + 0.5 * self._rng.random())):
-                    await self._never_alone()
+                await asyncio.wait_for(self._together.wait(), delay_s * (0.75 + 0.5 * self._rng.random()))
                 delay_s = REJOIN_MIN_S
                 continue
             except TimeoutError:
-                pass
+                delay_s = min(2 * delay_s, REJOIN_MAX_S)
             try:
                 if self._contacts:
                     await self._dial_any(self._rng.sample(self._contacts, len(self._contacts)))
-                    delay_s = REJOIN_MIN_S
-                    self.peers_changed()
-                    continue
             except (JoinError, LocalError) as e:
-                logger.info("rejoining: %s", e)
-            delay_s = min(2 * delay_s, REJOIN_MAX_S)
-
-    async def _never_alone(self) -> None:
-        """Until a connection opens by itself."""
-        while self._alone.is_set():
-            await self._opened.wait()
+                logger.info("no connection to the overlay; trying again in about %.0f s: %s", delay_s, e)

@@ -1,0 +1,94 @@
+"""Settings of the DHT. Times in seconds, sizes in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+# What `Network.notify` carries, minus room for what a relay may add to a request (its hop number and the peers to avoid).
+MESSAGE_BYTES_MAX = 16 * 1024
+MESSAGE_SLACK_BYTES = 512
+ITEMS_MAX = 256
+AVOID_MAX = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordLimits:
+    """What one node stores. Past a limit a record is refused with RecordError."""
+
+    value_bytes_max: int = 2048
+    ttl_max_s: float = 24 * 3600.0  # how far ahead a record may expire
+    clock_skew_s: float = 60.0  # added to ttl_max_s, for peers whose clocks are ahead
+    per_key_max: int = 1024  # records under one key, over all subkeys and owners
+    owners_per_subkey_max: int = 8  # owners under one (key, subkey)
+    per_owner_max: int = 4096  # records of one owner
+    per_owner_bytes_max: int = 4 * 1024 * 1024
+    records_max: int = 65_536
+    bytes_max: int = 64 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if getattr(self, name) <= 0 and name != "clock_skew_s":
+                raise ValueError(f"{name} must be positive")
+        if self.value_bytes_max > 8192:
+            raise ValueError("value_bytes_max is at most 8192, so that a record always fits in a message")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DhtConfig:
+    """One node's settings. The defaults are meant for production and are what the simulator runs."""
+
+    # Neighbours
+    siblings: int = 8  # the closest peers, which a node is always connected to
+    stratum_bits: int = 2  # a bucket is cut into 2**stratum_bits parts; one connection is wanted in each
+    links_max: int = 64  # above it, connections that matter least are closed; half as many more are let in for a while
+    newcomer_s: float = 30.0  # how long a new connection is spared from that, for peers that join through us
+    known_max: int = 128  # peers heard of and not connected
+    dials_max: int = 8  # connections being opened at once
+    dial_timeout_s: float = 30.0  # when a Connect that was never reported is given up
+    dial_backoff_s: float = 1.0  # after a failed dial; doubles with each
+    dial_backoff_max_s: float = 60.0
+    # Requests
+    hop_limit: int = 24
+    hop_timeout_s: float = 1.2  # a neighbour that does not acknowledge by then is passed over
+    attempt_timeout_s: float = 2.0  # without an answer by then the origin tries another path
+    operation_timeout_s: float = 8.0
+    grace_s: float = 0.3  # how long the remaining paths are waited for after a useful answer
+    read_paths: int = 2
+    write_paths: int = 2
+    paths_max: int = 8  # paths that one operation may try, retries included
+    relays_max: int = 2048  # requests that a node has passed on and whose answer it awaits
+    relays_per_peer_max: int = 512
+    deliveries_max: int = 256  # routed messages whose handler is still at work
+    operations_max: int = 1024  # operations of this node under way
+    relay_timeout_max_s: float = 60.0  # how long a request may ask relays to wait
+    # Records
+    replicas: int = 4
+    replicas_small: int = 3  # while the node sees at most `small_overlay` peers, itself included
+    small_overlay: int = 8
+    limits: RecordLimits = field(default_factory=RecordLimits)
+    repair_delay_s: float = 0.5  # after a change among the neighbours
+    repair_period_s: float = 60.0
+    repair_keys_max: int = 128  # keys looked at in one step of a repair
+    repair_step_s: float = 0.1
+    # Upkeep
+    check_min_s: float = 1.0  # how soon after a change the siblings are asked for their neighbours
+    check_max_s: float = 60.0  # the interval doubles up to this while nothing changes
+    refresh_step_s: float = 0.5  # between two searches that fill buckets
+    refresh_period_s: float = 120.0  # between two rounds over all buckets
+    suspect_s: float = 2.0  # how long a peer that missed an acknowledgement is passed over, and between two pings
+    silent_max: int = 4  # misses in a row after which its connection is closed
+    answer_peers_max: int = 16  # peers named in one answer
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if isinstance(value, (int, float)) and value <= 0:
+                raise ValueError(f"{name} must be positive")
+        if not 1 <= self.replicas <= self.siblings or not 1 <= self.replicas_small <= self.replicas:
+            raise ValueError("1 <= replicas_small <= replicas <= siblings does not hold")
+        if self.links_max < 2 * self.siblings:
+            raise ValueError("links_max must be at least twice siblings")
+        if max(self.read_paths, self.write_paths) > self.paths_max or self.paths_max > 255:
+            raise ValueError("paths_max must be at least the number of paths, and at most 255")
+        if self.hop_limit > 255 or self.answer_peers_max > 64:
+            raise ValueError("hop_limit is at most 255 and answer_peers_max at most 64")

@@ -1,0 +1,81 @@
+"""What the parts of one node share: its place, its table, its timers and the effects of the event at hand."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from agent.dht.config import DhtConfig
+from agent.dht.events import Effect, Send
+from agent.dht.keys import Contact, KeySpace
+from agent.dht.messages import Message, encode
+from agent.dht.records import RecordStore
+from agent.dht.routing_table import RoutingTable
+from agent.identity import PeerId
+
+
+class Core:
+    """Shared state. `now` is set by DhtNode whenever it is entered."""
+
+    __slots__ = ("_numbers", "_timers", "config", "effects", "me", "now", "on_miss", "rng", "space", "store", "table")
+
+    def __init__(self, me: Contact, space: KeySpace, store: RecordStore, config: DhtConfig, rng: Random) -> None:
+        self.me = me
+        self.space = space
+        self.store = store
+        self.config = config
+        self.rng = rng
+        self.table = RoutingTable(me, config)
+        self.now = 0.0
+        self.effects: list[Effect] = []
+        self.on_miss: Callable[[PeerId], None] = lambda peer: None
+        self._timers: list[tuple[float, int, Callable[[Any], None], Any]] = []
+        self._numbers = 0
+
+    def number(self) -> int:
+        """A number that this node has not used lately."""
+        self._numbers = (self._numbers + 1) & 0xFFFFFFFF
+        return self._numbers
+
+    def send(self, peer: PeerId, message: Message) -> None:
+        self.effects.append(Send(peer, encode(message)))
+
+    def at(self, when: float, callback: Callable[[Any], None], argument: Any = None) -> None:
+        """Call back at `when`. There is no cancelling: a callback checks whether it is still wanted."""
+        heapq.heappush(self._timers, (when, self.number(), callback, argument))
+
+    def run_due(self) -> None:
+        while self._timers and self._timers[0][0] <= self.now:
+            _, _, callback, argument = heapq.heappop(self._timers)
+            callback(argument)
+
+    def next_timer(self) -> float | None:
+        return self._timers[0][0] if self._timers else None
+
+    def is_suspect(self, peer: PeerId) -> bool:
+        neighbour = self.table.connected.get(peer)
+        return neighbour is not None and neighbour.suspect_until > self.now
+
+    def replica_count(self) -> int:
+        """How many peers keep a record; fewer while the overlay is small."""
+        small = len(self.table.connected) + 1 <= self.config.small_overlay
+        return self.config.replicas_small if small else self.config.replicas
+
+    def replica_set(self, key: int) -> list[Contact]:
+        """The peers closest to `key` as this node sees it, closest first, itself included, suspects left out."""
+        n = self.replica_count()
+        # Suspects are few, so a few more than n are enough.
+        found = [c for c in self.table.closest(key, n + 4) if not self.is_suspect(c.peer)][:n]
+        found.append(self.me)
+        found.sort(key=lambda c: c.key ^ key)
+        return found[:n]
+
+    def is_replica(self, key: int) -> bool:
+        """True if this node is one of the peers closest to `key`, and near enough to know: a node further off may know only
+        a few closer peers, and take itself for one of the closest."""
+        siblings = self.table.siblings()
+        if len(siblings) >= self.config.siblings and siblings[-1].key ^ self.me.key < key ^ self.me.key:
+            return False
+        return self.me in self.replica_set(key)

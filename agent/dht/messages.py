@@ -1,0 +1,174 @@
+"""What nodes say to each other: msgpack arrays, decoded with their types and bounds.
+
+Request, Ack and Answer carry recursive routing. A request is known on each link by the sender's `hop` number, and its answers
+come back by it, so that a relay keeps only (hop -> whom to tell). Store, Offer and Want move records between neighbours.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from agent.dht.config import AVOID_MAX, ITEMS_MAX, MESSAGE_BYTES_MAX
+from agent.dht.records import Record
+from agent.errors import ProtocolViolation
+
+Number = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Byte = Annotated[int, Meta(ge=0, le=255)]
+RawKey = Annotated[bytes, Meta(min_length=1, max_length=32)]
+RawPeer = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Body = Annotated[bytes, Meta(max_length=MESSAGE_BYTES_MAX)]
+
+PAYLOAD_BYTES_MAX = 14 * 1024  # of one routed message or answer, so that it fits in a message with everything around it
+
+
+class Kind(IntEnum):
+    FIND = 0  # who is close to this key?
+    GET = 1  # which records are under it?
+    PUT = 2  # keep these records
+    SEND = 3  # to one peer exactly
+
+
+class Status(IntEnum):
+    OK = 0
+    NO_PEER = 1  # SEND: the peer is not connected to whoever is closest to it
+    REFUSED = 2  # SEND: it has no handler, its handler refused, or it has too much to do
+
+
+class Item(msgspec.Struct, array_like=True, gc=False):
+    """One key of a request; `index` names it in the answers."""
+
+    index: Byte
+    key: RawKey
+    body: Body = b""
+
+
+class Request(msgspec.Struct, array_like=True, tag=1):
+    """Toward the peers closest to the items' keys. `token` is the same on all paths of an operation."""
+
+    hop: Number
+    token: Annotated[bytes, Meta(min_length=8, max_length=8)]
+    kind: Kind
+    path: Byte
+    hops_left: Byte
+    timeout_ms: Number
+    origin: RawPeer
+    items: Annotated[list[Item], Meta(min_length=1, max_length=ITEMS_MAX)]
+    avoid: Annotated[list[RawPeer], Meta(max_length=AVOID_MAX)] = []
+
+
+class Ack(msgspec.Struct, array_like=True, tag=2, gc=False):
+    """I have your request and answer for it. An answer that comes at once stands for it."""
+
+    hop: Number
+
+
+class Result(msgspec.Struct, array_like=True, gc=False):
+    """A part of the answer for one item; `more` parts follow on the same path."""
+
+    index: Byte
+    status: Status
+    payload: Body
+    more: bool = False
+
+
+class Answer(msgspec.Struct, array_like=True, tag=3):
+    hop: Number
+    results: Annotated[list[Result], Meta(min_length=1, max_length=ITEMS_MAX)]
+
+
+class Store(msgspec.Struct, array_like=True, tag=4):
+    """Keep these; to a neighbour. Answered by Stored."""
+
+    call: Number
+    records: Annotated[list[Record], Meta(min_length=1, max_length=ITEMS_MAX)]
+
+
+class Stored(msgspec.Struct, array_like=True, tag=5):
+    """`refused` are the positions of the records that are not kept."""
+
+    call: Number
+    refused: Annotated[list[Byte], Meta(max_length=ITEMS_MAX)] = []
+
+
+class Digest(msgspec.Struct, array_like=True, gc=False):
+    key: RawKey
+    digest: Annotated[bytes, Meta(max_length=8)]
+
+
+class Offer(msgspec.Struct, array_like=True, tag=6):
+    """What I hold of keys that are yours too. Answered by Want if anything differs."""
+
+    call: Number
+    entries: Annotated[list[Digest], Meta(min_length=1, max_length=ITEMS_MAX)]
+
+
+class Want(msgspec.Struct, array_like=True, tag=7):
+    call: Number
+    keys: Annotated[list[RawKey], Meta(min_length=1, max_length=ITEMS_MAX)]
+
+
+class Ping(msgspec.Struct, array_like=True, tag=8, gc=False):
+    call: Number
+
+
+class Pong(msgspec.Struct, array_like=True, tag=9, gc=False):
+    call: Number
+
+
+class Near(msgspec.Struct, array_like=True, tag=10, gc=False):
+    """You are one of my siblings. If `ask`: whom are you connected to that is close to me? Answered by NearPeers, unless lost."""
+
+    ask: bool
+
+
+class NearPeers(msgspec.Struct, array_like=True, tag=11, gc=False):
+    peers: Annotated[list[RawPeer], Meta(max_length=64)]
+
+
+Message = Request | Ack | Answer | Store | Stored | Offer | Want | Ping | Pong | Near | NearPeers
+
+
+class Letter(msgspec.Struct, array_like=True):
+    """The body of a SEND item."""
+
+    kind: Annotated[str, Meta(max_length=64)]
+    body: Body
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
+_records = msgspec.msgpack.Decoder(Annotated[list[Record], Meta(max_length=ITEMS_MAX)])
+_peers = msgspec.msgpack.Decoder(Annotated[list[RawPeer], Meta(max_length=64)])
+_letter = msgspec.msgpack.Decoder(Letter)
+
+encode = _encoder.encode
+
+
+def decode(data: bytes | memoryview) -> Message:
+    """Raises ProtocolViolation for anything that is not one message."""
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise ProtocolViolation(f"a DHT message of {len(data)} bytes; at most {MESSAGE_BYTES_MAX} are allowed")
+    return _decode(_decoder, data)
+
+
+def decode_records(data: bytes) -> list[Record]:
+    return _decode(_records, data)
+
+
+def decode_peers(data: bytes) -> list[bytes]:
+    return _decode(_peers, data)
+
+
+def decode_letter(data: bytes) -> Letter:
+    return _decode(_letter, data)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], data: bytes | memoryview) -> Any:
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise ProtocolViolation(f"not a DHT message: {str(e)[:200]}") from None

@@ -1,0 +1,267 @@
+"""Recursive routing: each hop passes a request on to its connected peer that is closest to the key, and closer than itself.
+
+    request:   origin --hop 7--> a --hop 3--> b (nobody closer: b answers)
+    answer:    origin <--hop 7-- a <--hop 3-- b
+
+A hop that does not acknowledge in `hop_timeout_s`, or whose link closes before it has answered everything, is passed over and
+its items go another way. Distances shrink with every hop after the first, so a request cannot loop; `hops_left` bounds it
+against liars. Paths of one operation avoid one another: a node that sees the same item again on another path prefers a next hop
+that it has not used for it (S/Kademlia, section 4.4, as far as recursive routing can), and reads and writes on later paths end
+at any of the replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Protocol, TypeVar
+
+from agent.dht.config import AVOID_MAX, MESSAGE_BYTES_MAX, MESSAGE_SLACK_BYTES
+from agent.dht.core import Core
+from agent.dht.keys import Contact
+from agent.dht.messages import Ack, Answer, Item, Kind, Request, Result
+from agent.identity import PeerId
+
+T = TypeVar("T")
+
+ITEM_OVERHEAD_BYTES = 48
+SEEN_S = 5.0  # how long a node remembers which way an item went
+SEEN_MAX = 4096
+
+
+class Sink(Protocol):
+    """Whom to tell the results."""
+
+    answered: bool
+
+    def deliver(self, results: list[Result]) -> None: ...
+
+
+class RemoteSink:
+    """The neighbour that a request came from."""
+
+    __slots__ = ("_core", "_hop", "_peer", "answered")
+
+    def __init__(self, core: Core, peer: PeerId, hop: int) -> None:
+        self._core = core
+        self._peer = peer
+        self._hop = hop
+        self.answered = False
+
+    def deliver(self, results: list[Result]) -> None:
+        self.answered = True
+        if self._peer not in self._core.table.connected:
+            return
+        for part in in_messages(results, lambda r: len(r.payload) + 16):
+            self._core.send(self._peer, Answer(self._hop, part))
+
+
+class Leg:
+    """One request as it passes through this node."""
+
+    __slots__ = ("avoid", "deadline", "hops_left", "kind", "origin", "path", "sink", "source", "token")
+
+    def __init__(self, token: bytes, kind: Kind, path: int, origin: Contact, sink: Sink, *, source: PeerId | None = None) -> None:
+        self.token = token
+        self.kind = kind
+        self.path = path
+        self.origin = origin
+        self.sink = sink
+        self.source = source  # None: this node is the origin
+        self.hops_left = 0
+        self.deadline = 0.0
+        self.avoid: list[PeerId] = []
+
+
+class _Forward:
+    """Items that a neighbour has been given, and that it has not answered."""
+
+    __slots__ = ("acked", "hop", "items", "leg", "peer")
+
+    def __init__(self, hop: int, leg: Leg, peer: PeerId, items: dict[int, Item]) -> None:
+        self.hop = hop
+        self.leg = leg
+        self.peer = peer
+        self.items = items
+        self.acked = False
+
+
+class Router:
+    """Passes requests on and answers back. `end(leg, items)` is called for items that this node has to answer."""
+
+    __slots__ = ("_core", "_end", "_forwards", "_per_source", "_seen")
+
+    def __init__(self, core: Core, end: Callable[[Leg, list[Item]], None]) -> None:
+        self._core = core
+        self._end = end
+        self._forwards: dict[int, _Forward] = {}
+        self._per_source: dict[PeerId, int] = {}
+        self._seen: dict[tuple[bytes, int], tuple[float, tuple[PeerId, ...]]] = {}
+
+    @property
+    def relaying(self) -> int:
+        """How many forwarded requests await answers."""
+        return len(self._forwards)
+
+    def on_request(self, peer: PeerId, request: Request) -> None:
+        """Take a request from a neighbour. Without room it is dropped unacknowledged, and the neighbour tries another way."""
+        core = self._core
+        config = core.config
+        origin = core.space.contact(request.origin)
+        full = len(self._forwards) >= config.relays_max or self._per_source.get(peer, 0) >= config.relays_per_peer_max
+        if full or origin.peer == core.me.peer or any(len(i.key) != core.space.key_bytes for i in request.items):
+            return
+        sink = RemoteSink(core, peer, request.hop)
+        leg = Leg(request.token, request.kind, request.path, origin, sink, source=peer)
+        leg.hops_left = min(request.hops_left, config.hop_limit)
+        leg.deadline = core.now + min(request.timeout_ms / 1000, config.relay_timeout_max_s)
+        leg.avoid = [core.space.contact(raw).peer for raw in request.avoid]
+        self.route(leg, request.items)
+        if not sink.answered:
+            core.send(peer, Ack(request.hop))
+
+    def on_ack(self, peer: PeerId, ack: Ack) -> None:
+        forward = self._forwards.get(ack.hop)
+        if forward is not None and forward.peer == peer:
+            forward.acked = True
+
+    def on_answer(self, peer: PeerId, answer: Answer) -> None:
+        """Pass results on, as long as they are for items that this neighbour was given."""
+        forward = self._forwards.get(answer.hop)
+        if forward is None or forward.peer != peer:
+            return
+        forward.acked = True
+        results = []
+        for result in answer.results:
+            if result.index in forward.items:
+                results.append(result)
+                if not result.more:
+                    del forward.items[result.index]
+        if not forward.items:
+            self._drop(forward)
+        if results:
+            forward.leg.sink.deliver(results)
+
+    def on_closed(self, peer: PeerId) -> None:
+        """Send what the lost neighbour had not answered another way."""
+        for forward in [f for f in self._forwards.values() if f.peer == peer]:
+            self._reroute(forward)
+
+    def route(self, leg: Leg, items: Iterable[Item]) -> None:
+        """Send each item to its next hop, one message per hop, and end those that go no further."""
+        groups: dict[PeerId, list[Item]] = {}
+        ended: list[Item] = []
+        for item in items:
+            contact = self._next(leg, item) if leg.hops_left > 0 else None
+            if contact is None:
+                ended.append(item)
+            else:
+                groups.setdefault(contact.peer, []).append(item)
+        for peer, group in groups.items():
+            for part in in_messages(group, lambda i: len(i.body) + ITEM_OVERHEAD_BYTES):
+                self._forward(leg, peer, part)
+        if ended:
+            self._end(leg, ended)
+
+    def _next(self, leg: Leg, item: Item) -> Contact | None:
+        core = self._core
+        key = core.space.decode(item.key)
+        later = leg.path > 0
+        if later and leg.source is not None and leg.kind in (Kind.GET, Kind.PUT) and core.is_replica(key):
+            return None
+        used = self._used(leg, item)
+        second = None
+        for contact in self._candidates(leg, key):
+            peer = contact.peer
+            if peer == leg.origin.peer or peer == leg.source or peer in leg.avoid or core.is_suspect(peer):
+                continue
+            if later and peer in used:
+                second = second or contact
+                continue
+            return contact
+        # At the origin a path that has no way of its own ends here; elsewhere it shares the way of another.
+        return None if leg.source is None else second
+
+    def _candidates(self, leg: Leg, key: int) -> Iterator[Contact]:
+        table = self._core.table
+        if leg.source is None and leg.path > 0:
+            return chain(table.closer(key), table.further(key))
+        return table.closer(key)
+
+    def _used(self, leg: Leg, item: Item) -> tuple[PeerId, ...]:
+        seen = self._seen.get((leg.token, item.index))
+        return seen[1] if seen else ()
+
+    def _remember(self, leg: Leg, items: list[Item], peer: PeerId) -> None:
+        now = self._core.now
+        seen = self._seen
+        while seen:
+            oldest = next(iter(seen))
+            if len(seen) < SEEN_MAX and seen[oldest][0] > now - SEEN_S:
+                break
+            del seen[oldest]
+        for item in items:
+            place = (leg.token, item.index)
+            used = seen.pop(place, (now, ()))[1]
+            seen[place] = (now, (*used[-7:], peer))
+
+    def _forward(self, leg: Leg, peer: PeerId, items: list[Item]) -> None:
+        core = self._core
+        remaining_s = leg.deadline - core.now
+        if remaining_s <= 0 or len(self._forwards) >= core.config.relays_max:
+            return
+        self._remember(leg, items, peer)
+        forward = _Forward(core.number(), leg, peer, {item.index: item for item in items})
+        self._forwards[forward.hop] = forward
+        if leg.source is not None:
+            self._per_source[leg.source] = self._per_source.get(leg.source, 0) + 1
+        avoid = [p.raw for p in leg.avoid]
+        timeout_ms = int(remaining_s * 1000)
+        message = Request(
+            forward.hop, leg.token, leg.kind, leg.path, leg.hops_left - 1, timeout_ms, leg.origin.peer.raw, items, avoid
+        )
+        core.send(peer, message)
+        core.at(core.now + core.config.hop_timeout_s, self._check, forward)
+
+    def _check(self, forward: _Forward) -> None:
+        if self._forwards.get(forward.hop) is not forward:
+            return
+        if not forward.acked:
+            self._core.on_miss(forward.peer)
+            self._reroute(forward)
+        elif self._core.now < forward.leg.deadline:
+            self._core.at(forward.leg.deadline, self._check, forward)
+        else:
+            self._drop(forward)
+
+    def _reroute(self, forward: _Forward) -> None:
+        if self._forwards.get(forward.hop) is not forward:
+            return  # a re-route before this one has seen to it
+        self._drop(forward)
+        leg = forward.leg
+        leg.avoid = [*leg.avoid, forward.peer][-AVOID_MAX:]
+        if self._core.now < leg.deadline:
+            self.route(leg, list(forward.items.values()))
+
+    def _drop(self, forward: _Forward) -> None:
+        del self._forwards[forward.hop]
+        source = forward.leg.source
+        if source is not None:
+            self._per_source[source] -= 1
+            if not self._per_source[source]:
+                del self._per_source[source]
+
+
+def in_messages(parts: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Group parts so that each group fits in one message. A part that is too large alone goes alone."""
+    room = MESSAGE_BYTES_MAX - MESSAGE_SLACK_BYTES
+    group: list[T] = []
+    used = 0
+    for part in parts:
+        if group and (used + size(part) > room or len(group) >= 256):
+            yield group
+            group, used = [], 0
+        group.append(part)
+        used += size(part)
+    if group:
+        yield group

@@ -1,0 +1,156 @@
+"""Whom a node is connected to, arranged by distance, and whom it has heard of.
+
+Bucket i holds the connected peers whose highest bit of difference from us is bit i. Walking the buckets in the right order gives
+the connected peers in order of distance to any key (Kademlia, section 2.4), without looking at the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import nsmallest
+from itertools import islice
+
+from agent.dht.config import DhtConfig
+from agent.dht.keys import Contact, bucket_of, stratum_of
+from agent.identity import PeerId
+
+
+class Neighbour:
+    """A connected peer."""
+
+    __slots__ = ("contact", "keep_until", "misses", "opened_at", "probing", "suspect_until")
+
+    def __init__(self, contact: Contact, opened_at: float) -> None:
+        self.contact = contact
+        self.opened_at = opened_at
+        self.misses = 0  # acknowledgements missed in a row
+        self.suspect_until = 0.0
+        self.probing = False
+        self.keep_until = 0.0  # it counts us among its siblings
+
+
+class RoutingTable:
+    """Connected peers (no more than the host lets in; `victim` names whom to close above the limit) and known contacts."""
+
+    __slots__ = ("_buckets", "_config", "_mask", "connected", "known", "me")
+
+    def __init__(self, me: Contact, config: DhtConfig) -> None:
+        self.me = me
+        self._config = config
+        self.connected: dict[PeerId, Neighbour] = {}
+        self.known: dict[PeerId, Contact] = {}
+        self._buckets: dict[int, list[Contact]] = {}
+        self._mask = 0  # bit i is set if bucket i is not empty
+
+    def add(self, contact: Contact, now: float) -> bool:
+        """Note that a connection is open. False if it was noted already."""
+        if contact.peer in self.connected or contact.peer == self.me.peer:
+            return False
+        self.known.pop(contact.peer, None)
+        self.connected[contact.peer] = Neighbour(contact, now)
+        bucket = bucket_of(self.me.key, contact.key)
+        self._buckets.setdefault(bucket, []).append(contact)
+        if bucket >= 0:
+            self._mask |= 1 << bucket
+        return True
+
+    def remove(self, peer: PeerId) -> Contact | None:
+        """Note that a connection is closed; the contact if it was connected."""
+        neighbour = self.connected.pop(peer, None)
+        if neighbour is None:
+            return None
+        bucket = bucket_of(self.me.key, neighbour.contact.key)
+        contacts = [c for c in self._buckets[bucket] if c.peer != peer]
+        if contacts:
+            self._buckets[bucket] = contacts
+        else:
+            del self._buckets[bucket]
+            if bucket >= 0:
+                self._mask &= ~(1 << bucket)
+        return neighbour.contact
+
+    def learn(self, contact: Contact) -> bool:
+        """Note a peer that someone named. The oldest is forgotten at `known_max`. False if it was known."""
+        if contact.peer == self.me.peer or contact.peer in self.connected or contact.peer in self.known:
+            return False
+        if len(self.known) >= self._config.known_max:
+            del self.known[next(iter(self.known))]
+        self.known[contact.peer] = contact
+        return True
+
+    def closer(self, key: int) -> Iterator[Contact]:
+        """Connected peers that are closer to `key` than we are, closest first."""
+        bits = (self.me.key ^ key) & self._mask
+        while bits:
+            bucket = bits.bit_length() - 1
+            yield from self._sorted(bucket, key)
+            bits ^= 1 << bucket
+
+    def further(self, key: int) -> Iterator[Contact]:
+        """The other connected peers, closest first."""
+        if -1 in self._buckets:  # a peer with our very key; possible only with small key spaces
+            yield from self._buckets[-1]
+        bits = ~(self.me.key ^ key) & self._mask
+        while bits:
+            low = bits & -bits
+            yield from self._sorted(low.bit_length() - 1, key)
+            bits ^= low
+
+    def closest(self, key: int, n: int) -> list[Contact]:
+        """The `n` connected peers closest to `key`, closest first."""
+        found = list(islice(self.closer(key), n))
+        if len(found) < n:
+            found += islice(self.further(key), n - len(found))
+        return found
+
+    def siblings(self) -> list[Contact]:
+        """The connected peers closest to us, at most `siblings` of them."""
+        return self.closest(self.me.key, self._config.siblings)
+
+    def wanted_siblings(self) -> list[Contact]:
+        """Known, unconnected peers that belong among our siblings."""
+        if not self.known:
+            return []
+        me = self.me.key
+        best = nsmallest(self._config.siblings, [*self.siblings(), *self.known.values()], key=lambda c: c.key ^ me)
+        return [c for c in best if c.peer not in self.connected]
+
+    def sibling_bucket(self) -> int:
+        """The bucket of our furthest sibling, below which siblings cover everything; the number of bits if they are too few."""
+        siblings = self.siblings()
+        if len(siblings) < self._config.siblings:
+            return 256
+        return bucket_of(self.me.key, siblings[-1].key)
+
+    def covered(self, bucket: int) -> set[int]:
+        """The strata of a bucket in which there is a connection."""
+        bits = self._config.stratum_bits
+        return {stratum_of(c.key, bucket, bits) for c in self._buckets.get(bucket, ())}
+
+    def victim(self, now: float) -> Contact | None:
+        """Whom to disconnect when there are too many: never one of our siblings; one that has just connected (it may be joining
+        through us) or that counts us among its siblings only if there is nobody else and we are far above the limit. From the
+        most crowded stratum the newest, since old connections have shown that they last (Kademlia, section 4.1)."""
+        config = self._config
+        spared = {c.peer for c in self.siblings()}
+        kept = {p for p, n in self.connected.items() if n.keep_until > now or n.opened_at > now - config.newcomer_s}
+        crowd = self._crowd(spared | kept)
+        if crowd:
+            return max(crowd, key=lambda c: (self.connected[c.peer].opened_at, c.key))
+        if len(self.connected) > config.links_max + config.links_max // 2:  # the oldest has had the most time to find others
+            return min(self._crowd(spared), key=lambda c: (self.connected[c.peer].opened_at, c.key), default=None)
+        return None
+
+    def _crowd(self, spared: set[PeerId]) -> list[Contact]:
+        """Those in the most crowded stratum, the spared ones left out; of equals, in the widest bucket."""
+        bits = self._config.stratum_bits
+        crowds: dict[tuple[int, int], list[Contact]] = {}
+        for bucket, contacts in self._buckets.items():
+            for contact in contacts:
+                if contact.peer not in spared:
+                    crowds.setdefault((bucket, stratum_of(contact.key, bucket, bits)), []).append(contact)
+        return max(crowds.items(), key=lambda entry: (len(entry[1]), *entry[0]), default=(None, []))[1]
+
+    def _sorted(self, bucket: int, key: int) -> list[Contact]:
+        contacts = self._buckets[bucket]
+        return contacts if len(contacts) == 1 else sorted(contacts, key=lambda c: c.key ^ key)

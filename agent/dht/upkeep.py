@@ -1,0 +1,294 @@
+"""Keeping a node well connected: joining, siblings, buckets, dials, suspects, and too many connections.
+
+A node asks for the peers near its own key, over different neighbours, soon after any change and ever more rarely while nothing
+changes; it connects to those that belong among its siblings. It looks for one connection in each part of each bucket above its
+siblings. Nothing here depends on a single message: whatever is lost is asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agent.dht.core import Core
+from agent.dht.events import Connect, Disconnect, Settled
+from agent.dht.keys import Contact, bucket_of, stratum_of
+from agent.dht.messages import Near, NearPeers, Ping
+from agent.dht.operations import Operations
+from agent.dht.replication import Replication
+from agent.identity import PeerId
+
+CHECK_PATHS = 2
+FAILURES_MAX = 256  # peers whose failed dials are remembered
+FAILURES_FORGET = 5  # failed dials after which a contact is forgotten
+
+
+class Upkeep:
+    """Decides whom to connect to and whom to let go."""
+
+    __slots__ = (
+        "_check_s", "_checks", "_core", "_dials", "_failures", "_next_check",
+        "_operations", "_replication", "_round", "_searching", "_settled", "_trimming",
+    )  # fmt: skip
+
+    def __init__(self, core: Core, operations: Operations, replication: Replication) -> None:
+        self._core = core
+        self._operations = operations
+        self._replication = replication
+        self._check_s = core.config.check_min_s
+        self._next_check = float("inf")
+        self._checks = 0  # answered
+        self._dials: dict[PeerId, float] = {}  # -> when it is given up
+        self._failures: dict[PeerId, tuple[int, float]] = {}  # failed dials, when the next is allowed
+        self._round: list[tuple[int, int]] = []  # strata that this round has yet to look at
+        self._searching = False
+        self._settled = False
+        self._trimming = False
+        core.on_miss = self.missed
+
+    # -- what happens ------------------------------------------------------------------------------------------------
+
+    def opened(self, peer: PeerId) -> None:
+        core = self._core
+        contact = core.space.contact(peer)
+        self._dials.pop(peer, None)
+        self._failures.pop(peer, None)
+        if not core.table.add(contact, core.now):
+            return
+        self._changed(contact)
+        if len(core.table.connected) == 1:
+            self._refresh_later(core.config.refresh_step_s)
+        self._trim(None)
+        self._dial_siblings()
+        self._maybe_settled()
+
+    def closed(self, peer: PeerId) -> None:
+        contact = self._core.table.remove(peer)
+        if contact is not None:
+            self._changed(contact)
+            # It may come back, and others may still say that it is there: do not dial it at once.
+            self._fail(peer)
+
+    def connect_failed(self, peer: PeerId) -> None:
+        if self._dials.pop(peer, None) is not None:
+            self._fail(peer)
+            self._dial_siblings()
+            self._maybe_settled()
+
+    def heard(self, peers: list[Contact]) -> None:
+        """Others named these peers."""
+        for contact in peers:
+            self._core.table.learn(contact)
+        self._dial_siblings()
+
+    def missed(self, peer: PeerId) -> None:
+        """A neighbour did not acknowledge in time: pass it over, and ask whether it is alive."""
+        neighbour = self._core.table.connected.get(peer)
+        if neighbour is None:
+            return
+        neighbour.misses += 1
+        neighbour.suspect_until = self._core.now + self._core.config.suspect_s
+        if not neighbour.probing:
+            neighbour.probing = True
+            self._probe(peer)
+
+    def spoke(self, peer: PeerId) -> None:
+        """Any message from a neighbour shows that it is alive."""
+        neighbour = self._core.table.connected.get(peer)
+        if neighbour is not None and neighbour.misses:
+            neighbour.misses = 0
+            neighbour.suspect_until = 0.0
+
+    # -- siblings ----------------------------------------------------------------------------------------------------
+
+    def _changed(self, contact: Contact) -> None:
+        """If the change is among the siblings, look around soon, and see to the records."""
+        core = self._core
+        siblings = core.table.siblings()
+        near = len(siblings) < core.config.siblings
+        if near or (contact.key ^ core.me.key) <= (siblings[-1].key ^ core.me.key):
+            self._check_s = core.config.check_min_s
+            first = not self._checks and len(core.table.connected) == 1
+            self._check_later(0.0 if first else self._check_s * (0.25 + 0.5 * core.rng.random()))
+            if contact.peer in core.table.connected:
+                core.send(contact.peer, Near(True))
+            self._replication.neighbourhood_changed()
+
+    def _check_later(self, delay_s: float) -> None:
+        when = self._core.now + delay_s
+        if when < self._next_check:
+            self._next_check = when
+            self._core.at(when, self._check, when)
+
+    def _check(self, when: float) -> None:
+        if when != self._next_check:
+            return
+        self._next_check = float("inf")
+        core = self._core
+        if not core.table.connected:
+            return
+        self._operations.find(core.space.encode(core.me.key), self._checked, paths=CHECK_PATHS)
+        self._ask_neighbours()
+        self._check_later(self._check_s * (0.75 + 0.5 * core.rng.random()))
+        self._check_s = min(self._check_s * 2, core.config.check_max_s)
+
+    def _checked(self, found: list[Contact]) -> None:
+        if found:
+            self._checks += 1
+        self.heard(found[: self._core.config.answer_peers_max])
+        self._maybe_settled()
+
+    def _ask_neighbours(self) -> None:
+        """Tell our siblings that they are, and ask the closest, the furthest and one in between for their neighbours: the
+        closest alone knows our other side only in part."""
+        siblings = self._core.table.siblings()
+        asked = {0, len(siblings) - 1, self._core.rng.randrange(len(siblings))} if siblings else set()
+        for position, contact in enumerate(siblings):
+            self._core.send(contact.peer, Near(position in asked))
+
+    def on_near(self, peer: PeerId, message: Near) -> None:
+        core = self._core
+        key = core.space.contact(peer).key
+        core.table.connected[peer].keep_until = core.now + 2.5 * core.config.check_max_s
+        if not message.ask:
+            return
+        near = core.table.closest(key, core.config.answer_peers_max + 1)
+        named = [c.peer.raw for c in near if c.peer != peer and not core.is_suspect(c.peer)]
+        core.send(peer, NearPeers(named[: core.config.answer_peers_max]))
+
+    def on_near_peers(self, message: NearPeers) -> None:
+        core = self._core
+        self.heard([core.space.contact(raw) for raw in message.peers[: core.config.answer_peers_max]])
+
+    def _dial_siblings(self) -> None:
+        for contact in self._core.table.wanted_siblings():
+            self._dial(contact)
+
+    def _maybe_settled(self) -> None:
+        if not self._settled and self._checks and not self._dials:
+            self._settled = True
+            self._core.effects.append(Settled())
+
+    # -- dials -------------------------------------------------------------------------------------------------------
+
+    def _dial(self, contact: Contact) -> bool:
+        core = self._core
+        peer = contact.peer
+        failed = self._failures.get(peer)
+        if peer in self._dials or peer in core.table.connected or len(self._dials) >= core.config.dials_max:
+            return False
+        if failed is not None and failed[1] > core.now:
+            return False
+        until = core.now + core.config.dial_timeout_s
+        self._dials[peer] = until
+        core.effects.append(Connect(peer))
+        core.at(until, self._dial_expired, peer)
+        return True
+
+    def _dial_expired(self, peer: PeerId) -> None:
+        until = self._dials.get(peer)
+        if until is not None and until <= self._core.now:
+            self.connect_failed(peer)
+
+    def _fail(self, peer: PeerId) -> None:
+        core = self._core
+        count = self._failures.pop(peer, (0, 0.0))[0] + 1
+        if len(self._failures) >= FAILURES_MAX:
+            del self._failures[next(iter(self._failures))]
+        delay_s = min(core.config.dial_backoff_s * 2 ** (count - 1), core.config.dial_backoff_max_s)
+        self._failures[peer] = (count, core.now + delay_s * (0.75 + 0.5 * core.rng.random()))
+        if count >= FAILURES_FORGET:
+            core.table.known.pop(peer, None)
+
+    # -- too many ----------------------------------------------------------------------------------------------------
+
+    def _trim(self, _: object) -> None:
+        """Close the connection that matters least, if there are too many; again later if there still are."""
+        core = self._core
+        if len(core.table.connected) <= core.config.links_max:
+            return
+        victim = core.table.victim(core.now)
+        if victim is not None:
+            core.effects.append(Disconnect(victim.peer, "too many connections"))
+        if not self._trimming:
+            self._trimming = True
+            core.at(core.now + core.config.newcomer_s / 10, self._trim_again)
+
+    def _trim_again(self, _: object) -> None:
+        self._trimming = False
+        self._trim(None)
+
+    # -- suspects ----------------------------------------------------------------------------------------------------
+
+    def _probe(self, peer: PeerId) -> None:
+        core = self._core
+        neighbour = core.table.connected.get(peer)
+        if neighbour is None:
+            return
+        if not neighbour.misses:
+            neighbour.probing = False
+            return
+        if neighbour.misses > core.config.silent_max:
+            core.effects.append(Disconnect(peer, "does not answer"))
+            neighbour.probing = False
+            return
+        core.send(peer, Ping(core.number()))
+        core.at(core.now + core.config.suspect_s, self._probed, peer)
+
+    def _probed(self, peer: PeerId) -> None:
+        neighbour = self._core.table.connected.get(peer)
+        if neighbour is not None and neighbour.misses:
+            neighbour.misses += 1
+            neighbour.suspect_until = self._core.now + self._core.config.suspect_s
+        self._probe(peer)
+
+    # -- buckets -----------------------------------------------------------------------------------------------------
+
+    def _refresh_later(self, delay_s: float) -> None:
+        if not self._searching:
+            self._searching = True
+            self._core.at(self._core.now + delay_s * (0.75 + 0.5 * self._core.rng.random()), self._refresh)
+
+    def _refresh(self, _: object) -> None:
+        """Look for a peer in the next part of a bucket that has no connection."""
+        self._searching = False
+        core = self._core
+        if not core.table.connected:
+            return
+        if not self._round:
+            self._round = self._uncovered()
+        while self._round:
+            bucket, stratum = self._round.pop(0)
+            if stratum in core.table.covered(bucket) or bucket <= core.table.sibling_bucket():
+                continue
+            if not self._dial_known(bucket, stratum):
+                key = core.space.in_stratum(core.me.key, bucket, stratum, core.config.stratum_bits, core.rng)
+                self._operations.find(core.space.encode(key), self._refreshed(bucket, stratum), paths=1)
+            break
+        self._refresh_later(core.config.refresh_step_s if self._round else core.config.refresh_period_s)
+
+    def _uncovered(self) -> list[tuple[int, int]]:
+        """Parts of buckets without a connection, widest bucket first, down to where the siblings cover everything."""
+        core = self._core
+        lowest = core.table.sibling_bucket()
+        strata: list[tuple[int, int]] = []
+        for bucket in range(core.space.bits - 1, lowest, -1):
+            covered = core.table.covered(bucket)
+            strata += [(bucket, s) for s in range(1 << min(core.config.stratum_bits, bucket)) if s not in covered]
+        return strata
+
+    def _refreshed(self, bucket: int, stratum: int) -> Callable[[list[Contact]], None]:
+        def found(contacts: list[Contact]) -> None:
+            self.heard(contacts[: self._core.config.answer_peers_max])
+            self._dial_known(bucket, stratum)
+
+        return found
+
+    def _dial_known(self, bucket: int, stratum: int) -> bool:
+        core = self._core
+        if stratum in core.table.covered(bucket) or len(core.table.connected) >= core.config.links_max:
+            return False
+        me, bits = core.me.key, core.config.stratum_bits
+        fitting = [
+            c for c in core.table.known.values() if bucket_of(me, c.key) == bucket and stratum_of(c.key, bucket, bits) == stratum
+        ]
+        return bool(fitting) and self._dial(fitting[core.rng.randrange(len(fitting))])
