@@ -28,7 +28,6 @@ RANKS = {
     "telemetry": 7,
     "receipts": 7,
     "joining": 7,
-    "enrolment": 7,
     "training": 8,
     "reporter": 9,
     "config": 1,
