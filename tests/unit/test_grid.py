@@ -15,7 +15,23 @@ def test_names_are_read_back(coordinates: list[int]) -> None:
     assert ExpertId.parse(str(expert)) == expert
 
 
-@pytest.mark.parametrize("text", ["", "ffn0", "ffn0.", "ffn0.01", "ffn0.-1", "0.1", "ffn0.1.2.3.4.5", "ffn0.256", "ffn0.1 ", "FFN0.1", "ffn0.1\n", "a" * 40 + ".1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ffn0",
+        "ffn0.",
+        "ffn0.01",
+        "ffn0.-1",
+        "0.1",
+        "ffn0.1.2.3.4.5",
+        "ffn0.256",
+        "ffn0.1 ",
+        "FFN0.1",
+        "ffn0.1\n",
+        "a" * 40 + ".1",
+    ],
+)
 def test_what_is_no_name_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         ExpertId.parse(text)

@@ -71,7 +71,9 @@ def test_a_key_file_in_use_is_refused(tmp_path: Path) -> None:
     holder = KeyFile(path)
     holder.open()
     code = f"from pathlib import Path; from agent.identity import KeyFile; KeyFile(Path({str(path)!r})).open()"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
+    )
     assert "used by another running agent" in result.stderr
     holder.close()
 

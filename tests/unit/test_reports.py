@@ -18,7 +18,9 @@ def decode(body: bytes) -> Batch:
 def test_a_batch_is_read_back() -> None:
     batch = Batch(
         items=(
-            Report(sequence=1, at=1.5, stage="training", loss=5.5, connections=(Connection(peer=str(ALICE.peer_id), kind="direct"),)),
+            Report(
+                sequence=1, at=1.5, stage="training", loss=5.5, connections=(Connection(peer=str(ALICE.peer_id), kind="direct"),)
+            ),
             Event(sequence=2, at=2.0, name="expert-claimed", detail={"uid": "ffn0.0.1"}),
         )
     )
@@ -27,7 +29,15 @@ def test_a_batch_is_read_back() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"sequence": 0}, {"stage": "sleeping"}, {"tokens": -1}, {"why": "x" * 201}, {"loss": "low"}, {"extra": 1}, {"connections": [{"peer": "x", "kind": "direct"}]}],
+    [
+        {"sequence": 0},
+        {"stage": "sleeping"},
+        {"tokens": -1},
+        {"why": "x" * 201},
+        {"loss": "low"},
+        {"extra": 1},
+        {"connections": [{"peer": "x", "kind": "direct"}]},
+    ],
 )
 def test_a_bad_report_is_refused(change: dict[str, object]) -> None:
     body = {**msgspec.to_builtins(Report(sequence=1, at=1.0, stage="training")), **change}

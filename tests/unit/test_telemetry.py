@@ -49,7 +49,9 @@ def test_a_directory_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -
         LocalRecord(tmp_path / "file" / "state")
 
 
-def test_a_full_disk_stops_the_record_and_not_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_stops_the_record_and_not_the_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     telemetry = Telemetry(PEER, LocalRecord(tmp_path))
 
     def full(*_: object) -> None:
