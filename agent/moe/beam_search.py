@@ -12,8 +12,9 @@ was listed and has no live child any more, only loses its beams.
 Scores add up over dimensions, so a beam of k prefixes finds the k best experts of a *complete* grid. With experts
 missing that is not so: a good prefix may have no good live child. So the beam is wider than k, and where the result
 is short or not provably best (the k-th score is below what a dropped prefix could at most have reached), the search
-starts again with a beam four times as wide, up to `width_max`, keeping what it has learnt. `exact` tells, per row, if
-the result is proven to be the k best.
+starts again for those rows with a beam four times as wide, up to `width_max`, keeping what it has learnt. `exact` tells,
+per row, if the result is proven to be the k best. (64 x 64 with half of the experts gone, k = 4: a beam of 4 finds 89 %,
+of 8 99 %, and widening up to 64 all of them.)
 
 Shape suffixes: U rows (routing units), S side of a dimension, W beam, P distinct prefixes, C candidates.
 """
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 
 from agent.grid import Grid
-from agent.moe.gating import split_logits, strides, take_best
+from agent.moe.gating import NONE, split_logits, strides, take_best
 
 Coordinates = tuple[int, ...]
 WIDTH_LIMIT = 4096
@@ -37,7 +38,7 @@ WIDTH_LIMIT = 4096
 class BeamConfig:
     """How hard to search."""
 
-    width: int = 16
+    width: int = 8
     """Prefixes that each row keeps per dimension, at first; never fewer than k."""
     width_max: int = 64
     """To which the beam widens for the sake of rows whose result is short or not proven."""
@@ -72,7 +73,10 @@ class BeamSearch:
         self._needed = k + (0 if excluded_UM is None else excluded_UM.shape[1])
         self._width = max(self.config.width, self._needed)
         self._children: dict[Coordinates, Tensor] = {}
-        self._best_UK: Tensor | None = None
+        units = len(logits_UG)
+        self._best_UK = torch.full((units, k), NONE)
+        self.exact = torch.zeros(units, dtype=torch.bool)
+        self._open_U = torch.arange(units)  # rows that are being searched for
         self._wanted: list[Coordinates] = []
         # rest[d]: the most that dimensions d and later can add, per row.
         tops = torch.stack([s_US.amax(dim=1) for s_US in self._scores])
@@ -94,7 +98,7 @@ class BeamSearch:
 
     def best(self) -> Tensor:
         """Flat numbers of the experts, best first, [U, k]; -1 where there are fewer. RuntimeError while something is wanted."""
-        if self._best_UK is None:
+        if self._wanted:
             raise RuntimeError("the search still wants to know children of prefixes")
         return self._best_UK
 
@@ -103,18 +107,21 @@ class BeamSearch:
         while True:
             self._wanted = self._descend()
             self.prefixes_asked += len(self._wanted)
-            if self._wanted or bool(self.exact.all()) or self._width >= self.config.width_max:
+            if self._wanted:
+                return
+            self._open_U = (~self.exact).nonzero()[:, 0]
+            if not len(self._open_U) or self._width >= self.config.width_max:
                 return
             self._width = min(4 * self._width, self.config.width_max)
 
     def _descend(self) -> list[Coordinates]:
-        rows = self._rest.shape[1]
+        rows, rest = len(self._open_U), self._rest[:, self._open_U]
         numbers_UW = torch.zeros(rows, 1, dtype=torch.int64)  # of the prefix, row-major in the dimensions so far
-        scores_UW = self._rest.new_zeros(rows, 1)
+        scores_UW = rest.new_zeros(rows, 1)
         dropped_U = torch.full((rows,), -torch.inf, dtype=scores_UW.dtype)  # the most that dropped prefixes could reach
         for d, side in enumerate(self.grid.shape):
             scores_UW, lost_U = self._limit_prefixes(d, numbers_UW, scores_UW)
-            dropped_U = torch.maximum(dropped_U, lost_U + self._rest[d])
+            dropped_U = torch.maximum(dropped_U, lost_U + rest[d])
             distinct_P, inverse = numbers_UW[scores_UW > -torch.inf].unique(return_inverse=True)
             prefixes = [self._coordinates(number, d) for number in distinct_P.tolist()]
             if missing := [p for p in prefixes if p not in self._children]:
@@ -122,11 +129,13 @@ class BeamSearch:
             alive_UWS = torch.zeros(*numbers_UW.shape, side, dtype=torch.bool)
             if prefixes:
                 alive_UWS[scores_UW > -torch.inf] = torch.stack([self._children[p] for p in prefixes])[inverse]
-            candidates_UC = (scores_UW[:, :, None] + self._scores[d][:, None, :]).masked_fill(~alive_UWS, -torch.inf).flatten(1)
+            candidates_UC = (
+                (scores_UW[:, :, None] + self._scores[d][self._open_U][:, None, :]).masked_fill(~alive_UWS, -torch.inf).flatten(1)
+            )
             width = min(self._width, candidates_UC.shape[1])
             top = candidates_UC.topk(min(width + 1, candidates_UC.shape[1]), dim=1)
             if top.values.shape[1] > width:
-                dropped_U = torch.maximum(dropped_U, top.values[:, width] + self._rest[d + 1])
+                dropped_U = torch.maximum(dropped_U, top.values[:, width] + rest[d + 1])
             scores_UW, index_UW = top.values[:, :width], top.indices[:, :width]
             numbers_UW = numbers_UW.gather(1, index_UW // side) * side + index_UW % side
         self._finish(numbers_UW, scores_UW, dropped_U)
@@ -134,12 +143,12 @@ class BeamSearch:
 
     def _finish(self, numbers_UC: Tensor, scores_UC: Tensor, dropped_U: Tensor) -> None:
         if self._excluded_UM is not None:
-            unwanted_UC = (numbers_UC[:, :, None] == self._excluded_UM[:, None, :]).any(dim=2)
+            unwanted_UC = (numbers_UC[:, :, None] == self._excluded_UM[self._open_U][:, None, :]).any(dim=2)
             scores_UC = scores_UC.masked_fill(unwanted_UC, -torch.inf)
-        self._best_UK = take_best(scores_UC, numbers_UC, self.k)
+        self._best_UK[self._open_U] = take_best(scores_UC, numbers_UC, self.k)
         found = min(self.k, scores_UC.shape[1])
         worst_U = scores_UC.topk(found, dim=1).values[:, -1] if found == self.k else torch.full_like(dropped_U, -torch.inf)
-        self.exact = (worst_U >= dropped_U) | (dropped_U == -torch.inf)
+        self.exact[self._open_U] = (worst_U >= dropped_U) | (dropped_U == -torch.inf)
 
     def _limit_prefixes(self, d: int, numbers_UW: Tensor, scores_UW: Tensor) -> tuple[Tensor, Tensor]:
         """Drop the beams on all but the `prefixes_max` best distinct prefixes; also what each row lost by that."""

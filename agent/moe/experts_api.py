@@ -16,7 +16,7 @@ from torch import Tensor
 from agent.grid import ExpertId, Grid
 
 CALL_ID_BYTES = 16
-DENSE_EXPERTS_MAX = 4096
+DENSE_EXPERTS_MAX = 1024
 """Up to this many experts in a grid every live expert is scored (exact); above, beam search over live prefixes."""
 
 
