@@ -1,0 +1,98 @@
+"""`hive-agent join`: take part in an experiment until stopped."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+
+from agent import __version__
+from agent.cli import logs, screen, status
+from agent.cli.attend import Attendance, Member
+from agent.cli.options import add_settings, settle
+from agent.cli.running import PidFile
+from agent.cli.screen import Screen
+from agent.config import AgentConfig
+from agent.errors import LocalError
+from agent.identity import Identity, KeyFile
+
+log = logging.getLogger(__name__)
+
+EXAMPLE = "hive-agent join gpt-crowd --coordinator https://hive.example.org"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Take part in an experiment: find its peers, host some of its experts, and train. The first Ctrl-C leaves in good order, "
+        "the second stops at once."
+    )
+    add_settings(parser)
+    parser.add_argument("--no-panel", action="store_true", help="plain lines on a terminal too")
+
+
+def run(args: argparse.Namespace) -> int:
+    config = settle(args)
+    # Before torch is loaded: OpenMP reads it once.
+    os.environ["OMP_NUM_THREADS"] = str(config.threads)
+    with PidFile(config.experiment_dir):
+        shown = screen.choose(f"hive-agent {__version__} · {config.experiment}", panel=config.panel)
+        logs.start(config.experiment_dir, config.log_format, shown.handler)
+        key_file = KeyFile(config.key_file)
+        try:
+            identity = key_file.open()
+            for name in ("coordinator", "state_dir", "threads"):
+                log.info("%s", config.described(name))
+            log.info("peer id %s", identity.peer_id)
+            with shown, asyncio.Runner(loop_factory=loop_factory()) as runner:
+                return runner.run(take_part(config, identity, shown))
+        finally:
+            key_file.close()
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def take_part(config: AgentConfig, identity: Identity, shown: Screen) -> int:
+    """Get the manifest, put the peer together, and attend it to its end. Returns the exit code; raises HiveError."""
+    member = await compose(config, identity)
+    return await Attendance(member, shown).run(config.for_s)
+
+
+async def compose(config: AgentConfig, identity: Identity) -> Member:
+    """The peer of this configuration, not yet running. Raises HiveError."""
+    from agent.net.coordinator import Coordinator, CoordinatorConfig
+
+    coordinator = Coordinator(CoordinatorConfig(url=config.coordinator, state_dir=config.state_dir))
+    fetched = await coordinator.manifest(config.experiment, pinned_key=config.coordinator_key)
+    manifest = fetched.manifest
+    log.info("%s, revision %d, signed by %s…", manifest.title, manifest.revision, fetched.key[:8])
+    if manifest.status == "finished":
+        raise LocalError(f"the experiment {manifest.name} has finished: there is nothing left to train")
+
+    import torch
+
+    from agent.connecting import Membership
+    from agent.experts.capacity import measure
+    from agent.peer import Peer
+
+    torch.set_num_threads(config.threads)
+    who = Membership(config=config, identity=identity, manifest=manifest, coordinator=coordinator)
+    return Peer(who, experts_max=measure(manifest, config), first_step=last_step(config))
+
+
+def last_step(config: AgentConfig) -> int:
+    """Where this agent's shard of the data was when it last ran, from its status file; 0 if it never did."""
+    try:
+        kept = status.read(config.experiment_dir)
+    except LocalError as e:
+        log.warning("the data begins anew: %s", e)
+        return 0
+    return kept.report.step if kept else 0
