@@ -33,17 +33,17 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class GPTModel(_Part, frozen=True, kw_only=True, tag="gpt", tag_field="kind"):
     """A decoder-only transformer whose feed-forward layers are remote mixtures of experts."""
 
-    d_model: Annotated[int, Meta(ge=8, le=16_384)] = 128
+    d_model: Annotated[int, Meta(ge=8, le=16_384)] = 64
     layers: Annotated[int, Meta(ge=1, le=128)] = 2
     heads: Annotated[int, Meta(ge=1, le=128)] = 4
-    sequence: Annotated[int, Meta(ge=8, le=65_536)] = 128
+    sequence: Annotated[int, Meta(ge=8, le=65_536)] = 64
     """Context length, tokens."""
     vocabulary: Annotated[int, Meta(ge=2, le=262_144)] = 256
-    expert_hidden: Annotated[int, Meta(ge=8, le=131_072)] = 512
+    expert_hidden: Annotated[int, Meta(ge=8, le=131_072)] = 256
     """Width of an expert's hidden layer."""
     grid: Annotated[tuple[Annotated[int, Meta(ge=1, le=256)], ...], Meta(min_length=1, max_length=4)] = (4, 4)
     k_best: Annotated[int, Meta(ge=1, le=64)] = 2
-    routing: Literal["token", "sequence"] = "sequence"
+    routing: Literal["token", "sequence"] = "token"
 
     def grids(self) -> list[Grid]:
         """One grid per layer: `ffn0`, `ffn1`, …"""
@@ -68,15 +68,15 @@ class TextFile(_Part, frozen=True, kw_only=True, tag="text", tag_field="kind"):
 class Training(_Part, frozen=True, kw_only=True):
     """How trainers and experts learn."""
 
-    batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 16
+    batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 8
     """Sequences per batch."""
     batches_in_flight: Annotated[int, Meta(ge=1, le=64)] = 2
-    learning_rate: Rate = 2e-3
+    learning_rate: Rate = 1e-2
     """Of the trunk (AdamW)."""
     expert_learning_rate: Rate = 2e-3
-    warmup_steps: Annotated[int, Meta(ge=0, le=1_000_000)] = 20
+    warmup_steps: Annotated[int, Meta(ge=0, le=1_000_000)] = 5
     clip_norm: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
-    balance_weight: Annotated[float, Meta(ge=0, le=10)] = 0.01
+    balance_weight: Annotated[float, Meta(ge=0, le=10)] = 0.05
     """Weight of the load-balancing loss."""
     wire_dtype: WireDtype = "bfloat16"
     """Activations and gradients travel as this; everyone computes in float32."""
