@@ -67,8 +67,37 @@ class Attack:
             ]
         )()
 
+    def plausible(self) -> tuple[int, bytes]:
+        """What a correct peer might well send now (it looks inside the victim), so that sessions live long enough to go deep."""
+        rng, callee, caller = self.rng, self.victim._callee._calls, self.victim._caller._calls
+        options: list[tuple[int, bytes]] = []
+        window = self.victim._ledger.window.left
+        for number, body in [(n, c.arriving) for n, c in (*callee.items(), *caller.items())]:
+            if body is not None and window:
+                size = min(body.left, window, rng.choice([1, 500, 5000]))
+                options.append((Lane.BULK, FRAGMENT_HEAD.pack(FRAGMENT_MARK, number) + bytes(size)))
+        frames: list[tuple[Lane, Frame]] = [(Lane.CONTROL, codec.Notify("n", b"")), (Lane.CONTROL, codec.Ping(1))]
+        number = rng.choice([n for n in (1, 3, 5, 7, 9, 11) if n not in callee])
+        timeout_ms, size = rng.choice([0, 50, 10_000]), rng.choice([1, 1000, 3000])
+        if self.victim._ledger.calls.left:
+            frames.append((Lane.CONTROL, codec.Request(number, timeout_ms, "m", b"", [])))
+            if self.victim._ledger.request_bytes.left >= size:
+                frames.append((Lane.BULK, codec.OpenRequest(number, timeout_ms, "m", 0, [size])))
+        frames += [(Lane.BULK, codec.Cancel(n)) for n in callee]
+        for number, call in caller.items():
+            if call.arriving is not None:
+                frames.append((Lane.BULK, codec.Abort(number)))
+            elif call.transfer.sent:
+                frames.append((Lane.CONTROL, rng.choice([codec.Response(number, b"", []), codec.Refused(number, "deadline")])))
+                if self.victim._ledger.response_bytes.left >= size:
+                    frames.append((Lane.BULK, codec.OpenResponse(number, 0, [size])))
+        options += [(lane, codec.encode(frame)) for lane, frame in frames]
+        return rng.choice(options)
+
     def message(self) -> tuple[int, bytes]:
         rng = self.rng
+        if rng.random() < 0.9:
+            return self.plausible()
         if rng.random() < 0.4:
             call = rng.choice([0, 1, 2, 3, 5, 7])
             return Lane.BULK, FRAGMENT_HEAD.pack(FRAGMENT_MARK, call) + bytes(rng.choice([0, 1, 99, 100, 1000, 1000]))
@@ -109,12 +138,23 @@ class Attack:
             pass
         if rng.random() < 0.3:
             victim.transmit(self.now, rng.choice([-1 << 30, 0, 2000, 1 << 20]))
+            self.grant()
         if rng.random() < 0.1:
             self.now += rng.choice([0.01, 1.0])
             victim._keep_alive.heard()
             victim.tick(self.now)
         self.send(*self.message())
         self.check()
+
+    def grant(self) -> None:
+        """Now and then, all the credit that the victim has spent; calls only when it has none open, as a correct peer would."""
+        if self.rng.random() < 0.7:
+            allowance = self.victim._outbox.allowance
+            calls = 0 if self.victim._caller._calls else 4 - allowance.calls
+            reserved = any(self.victim._outbox._active)
+            back = 0 if reserved else 6000 - allowance.request_bytes
+            answers = 0 if reserved else 6000 - allowance.response_bytes
+            self.send(Lane.CONTROL, codec.encode(codec.Credit(8192 - allowance.window, calls, back, answers)))
 
     def check(self) -> None:
         victim = self.victim
