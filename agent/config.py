@@ -89,6 +89,8 @@ class AgentConfig:
     """Most experts to host; None decides by hardware."""
     data: Path | None = None
     """A local text file, for experiments that train on one."""
+    channel: Literal["fast", "stock"] = "stock"
+    """Whose SCTP carries the data channels: Hive's own, or aiortc's."""
     log_format: Literal["text", "json"] = "text"
     panel: bool = True
     """Show the live panel when standard output is a terminal."""
@@ -195,6 +197,12 @@ def _log_format(text: str) -> str:
     return text
 
 
+def _channel(text: str) -> str:
+    if text not in ("fast", "stock"):
+        raise ValueError("must be fast or stock")
+    return text
+
+
 def _switch(text: str) -> bool:
     if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
         raise ValueError("must be true or false")
@@ -261,6 +269,13 @@ OPTIONS = (
         help="most experts to host (auto: by hardware)",
     ),
     Option(name="data", parse=_path, default=_nothing, metavar="FILE", help="a local text file, if the experiment trains on one"),
+    Option(
+        name="channel",
+        parse=_channel,
+        default=lambda: "stock",
+        metavar="fast|stock",
+        help="data channels by Hive's SCTP or by aiortc's (stock)",
+    ),
     Option(name="log_format", parse=_log_format, default=lambda: "text", metavar="text|json", help="how log lines look (text)"),
     Option(name="panel", parse=_switch, default=lambda: True, metavar="true|false", help="the live panel on a terminal (true)"),
     Option(name="for", parse=_seconds, default=_nothing, metavar="SECONDS", help="leave in good order after this time"),

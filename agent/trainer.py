@@ -46,6 +46,8 @@ class TrainerConfig:
     batches_in_flight: int = 2
     balance_weight: float = 0.01
     validation_period_s: float = 30.0
+    first_step: int = 0
+    """Number of the first batch to draw."""
 
     def __post_init__(self) -> None:
         if self.batches_in_flight < 1 or self.validation_period_s <= 0 or self.balance_weight < 0:
@@ -56,6 +58,8 @@ class TrainerConfig:
 class Progress:
     """What a trainer has done since it started; `losses` only since progress was last taken."""
 
+    next_step: int
+    """Number of the next batch to draw."""
     batches: int
     batches_rejected: int
     tokens: int
@@ -79,7 +83,7 @@ class Trainer:
         self._stopping = threading.Event()
         self._may_run = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._next_step = 0
+        self._next_step = config.first_step
         self._done = self._rejected = self._tokens = 0
         self._losses: list[float] = []
         self._loss_validation: float | None = None
@@ -120,7 +124,7 @@ class Trainer:
         """What has been done so far. The losses are handed out once."""
         with self._lock:
             losses, self._losses = tuple(self._losses), []
-            return Progress(self._done, self._rejected, self._tokens, losses, self._loss_validation)
+            return Progress(self._next_step, self._done, self._rejected, self._tokens, losses, self._loss_validation)
 
     def _work(self) -> None:
         try:

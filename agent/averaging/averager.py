@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -21,6 +21,7 @@ from agent.identity import PeerId
 from agent.net.network import Network, Reply, Request
 from agent.net.overlay import Overlay
 from agent.tensors import TensorSpec, pack, unpack
+from agent.wire.connection import Buffer
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,11 @@ class Averager:
 
     async def fetch(self, timeout_s: float = 30.0) -> bool:
         """Take over the trunk of the most advanced trainer that answers. False if there is none to take over."""
-        others = await self.trainers()
+        try:
+            others = await self.trainers()
+        except RemoteError as e:
+            log.info("who else trains is not known: %s", e)
+            return False
         for peer in sorted(others, key=lambda p: -others[p])[:CANDIDATES_MAX]:
             try:
                 reply = await self._network.call(peer, "trunk.fetch", self._trunk.layout, timeout_s=timeout_s)
@@ -97,8 +102,11 @@ class Averager:
         """List this trainer and average at intervals, until cancelled."""
         try:
             while True:
-                await self._announce()
-                self._perform(self._gossip.handle(TrainersSeen(frozenset(await self.trainers())), time.monotonic()))
+                try:
+                    await self._announce()
+                    self._perform(self._gossip.handle(TrainersSeen(frozenset(await self.trainers())), time.monotonic()))
+                except RemoteError as e:
+                    log.info("averaging waits: %s", e)
                 deadline = self._gossip.next_deadline()
                 wait = self._config.period_s if deadline is None else deadline - time.monotonic()
                 await asyncio.sleep(min(max(wait, 0.2), self._config.period_s))
@@ -156,7 +164,7 @@ class Averager:
         weight = float(max(1, step - self._step_at_exchange))
         return TrunkMessage(self._trunk.layout, step, min(weight, 1e6), spec), own_P, buffer
 
-    def _decode(self, header: bytes, buffers: list[memoryview]) -> tuple[TrunkMessage, Tensor]:
+    def _decode(self, header: bytes, buffers: Sequence[Buffer]) -> tuple[TrunkMessage, Tensor]:
         try:
             message = msgspec.msgpack.decode(header, type=TrunkMessage)
         except msgspec.DecodeError as e:
@@ -165,7 +173,7 @@ class Averager:
             raise CallRefused("other-layout", "that trunk has other parameters than this one")
         if len(buffers) != 1:
             raise ProtocolViolation("a trunk message has exactly one tensor")
-        return message, unpack(message.vector, buffers[0], shape=(self._trunk.size,), dtype=torch.float32)
+        return message, unpack(message.vector, memoryview(buffers[0]), shape=(self._trunk.size,), dtype=torch.float32)
 
     def _blend(self, own_P: Tensor, own_weight: float, their_P: Tensor, their_weight: float) -> None:
         """Move by what the weighted mean differs from the vector that was sent, keeping newer local steps."""

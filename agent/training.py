@@ -1,0 +1,153 @@
+"""The trainer role put together: text, trunk, model, experts, averaging, and the threads that train."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from agent.averaging.averager import Averager
+from agent.averaging.gossip import GossipConfig
+from agent.averaging.trunk import Trunk, TrunkConfig
+from agent.data import corpus
+from agent.data.shards import Shard, ShardConfig
+from agent.experts.directory import Directory
+from agent.experts.server import ExpertServer
+from agent.grid import ExpertId
+from agent.identity import PeerId
+from agent.manifest import Manifest
+from agent.moe.build import build_model
+from agent.moe.deadlines import DeadlineConfig
+from agent.moe.remote import RemoteConfig, RemoteCounters, RemoteExperts
+from agent.net.network import Network
+from agent.net.overlay import Overlay
+from agent.trainer import Progress, Trainer, TrainerConfig
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 20.0
+"""How long leaving waits for the batches in flight."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What the trainer role stands on."""
+
+    network: Network
+    overlay: Overlay
+    directory: Directory
+    server: ExpertServer
+    rng: random.Random
+
+
+class Training:
+    """One agent's trainer role. `start`, then `admit` now and then, then `stop`; all on the event loop."""
+
+    def __init__(self, manifest: Manifest, text: corpus.Corpus, around: Surroundings, *, first_step: int = 0) -> None:
+        """`first_step`: the first batch number to draw, so that a restarted agent goes on where its shard was."""
+        self.manifest = manifest
+        training = manifest.training
+        self._experts = RemoteExperts(
+            around.network.call,
+            around.directory,
+            loop=asyncio.get_running_loop(),
+            peer_id=around.network.peer_id,
+            own=around.server,
+            config=RemoteConfig(
+                wire_dtype=training.wire_dtype, deadlines=DeadlineConfig(ceiling_s=max(1.0, manifest.rules.call_timeout_s))
+            ),
+        )
+        model = self._make_model()
+        self.trunk = Trunk(
+            dict(model.named_parameters()),
+            TrunkConfig(learning_rate=training.learning_rate, warmup_steps=training.warmup_steps, clip_norm=training.clip_norm),
+        )
+        gossip = GossipConfig(period_s=manifest.averaging.period_s)
+        self._averager = Averager(self.trunk, around.network, around.overlay, gossip, rng=around.rng)
+        shard = ShardConfig(seed=manifest.seed, batch_size=training.batch_size, sequence=manifest.model.sequence)
+        self.trainer = Trainer(
+            self._make_model,
+            self.trunk,
+            Shard(text, shard, peer=str(around.network.peer_id)),
+            TrainerConfig(
+                batches_in_flight=training.batches_in_flight,
+                balance_weight=training.balance_weight,
+                validation_period_s=training.validation_period_s,
+                first_step=first_step,
+            ),
+        )
+        self._averaging: asyncio.Task[None] | None = None
+        self._failed: BaseException | None = None
+        self.trainer.on_failed = self._trainer_failed
+
+    async def start(self) -> bool:
+        """Take over another trainer's trunk if there is one, then stand ready. True if a trunk was taken over."""
+        taken_over = await self._averager.fetch()
+        self._averaging = asyncio.get_running_loop().create_task(self._averager.run(), name="averaging")
+        self.trainer.start()
+        return taken_over
+
+    def admit(self, alive: Collection[ExpertId]) -> str:
+        """Let batches run while every layer has enough live experts. Returns what is waited for, or an empty string."""
+        short = self._short_of(alive)
+        if short and self.trainer.running:
+            self.trainer.pause()
+        elif not short and not self.trainer.running:
+            self.trainer.resume()
+        return short
+
+    async def stop(self) -> None:
+        """Finish the batches in flight, and average no more."""
+        self.trainer.stop()
+        if not await asyncio.to_thread(self.trainer.join, STOP_TIMEOUT_S):
+            log.warning("a batch in flight did not end within %.0f s", STOP_TIMEOUT_S)
+        if self._averaging is not None:
+            self._averaging.cancel()
+            await asyncio.wait([self._averaging])
+
+    def halt(self) -> None:
+        """Stop without waiting for anything."""
+        self.trainer.stop()
+        if self._averaging is not None:
+            self._averaging.cancel()
+
+    def check(self) -> None:
+        """Raise what ended a trainer thread or the averaging, if anything did."""
+        if self._failed is not None:
+            raise self._failed
+        task = self._averaging
+        if task is not None and task.done() and not task.cancelled():
+            task.result()
+
+    def counters(self) -> RemoteCounters:
+        return self._experts.counters()
+
+    def progress(self) -> Progress:
+        return self.trainer.take_progress()
+
+    def on_exchanged(self, callback: Callable[[PeerId], None]) -> None:
+        """`callback(peer)` after each averaging that this agent began."""
+        self._averager.on_exchanged = callback
+
+    def _trainer_failed(self, error: BaseException) -> None:
+        self._failed = error
+
+    def _short_of(self, alive: Collection[ExpertId]) -> str:
+        for grid in self.manifest.model.grids():
+            living = sum(uid in grid for uid in alive)
+            if living < self.manifest.model.k_best:
+                return f"layer {grid.layer} has {living} live experts and needs {self.manifest.model.k_best}: waiting for hosts"
+        return ""
+
+    def _make_model(self) -> nn.Module:
+        return build_model(self.manifest, self._experts)
+
+
+def load_text(manifest: Manifest, path: Path | None) -> corpus.Corpus:
+    """The experiment's text. Raises ConfigError."""
+    return corpus.load(manifest.data, path)
