@@ -288,3 +288,34 @@ def test_two_initiators_do_not_get_along() -> None:
 def test_unfit_configuration(changes: dict[str, int]) -> None:
     with pytest.raises(ValueError):
         config(**changes)
+
+
+def test_each_side_keeps_to_the_others_window() -> None:
+    pair = Pair(WireConfig(small_bytes=256), config(window_bytes=4096))
+    call = pair.ask(0, bytes(9_000), header=b"")
+    pair.transmit(0)
+    sent = [data for data in pair.lanes[0][Lane.BULK] if data[0] == 0xC1]
+    assert [len(data) - 9 for data in sent] == [1024] * 4, "a quarter of the window at a time, and no more than all of it"
+    assert [e.call for e in requested(pair.settle())] == [call]
+
+
+def test_a_message_may_come_in_as_many_small_pieces_as_it_likes() -> None:
+    """Sides with different settings for everything that is the sender's to choose."""
+    pair = Pair(config(small_bytes=0, fragment_bytes=1024), config(small_bytes=9_000, fragment_bytes=8_000))
+    for side in (0, 1):
+        call = pair.ask(side, b"x" * 9_000)
+        [event] = requested(pair.settle())
+        pair.answer(1 - side, call, bytes(event.buffers[0]))
+        assert [bytes(e.buffers[0]) for e in responded(pair.settle())] == [b"x" * 9_000]
+    pair.assert_nothing_left()
+
+
+def test_a_refusals_code_is_a_short_word() -> None:
+    pair = Pair()
+    call = pair.ask(0)
+    pair.settle()
+    for code in ("", "x" * 65, "é"):
+        with pytest.raises(ValueError, match="code"):
+            pair.sides[1].refuse(call, code, now=pair.now)
+    pair.sides[1].refuse(call, "x" * 64, now=pair.now)
+    assert len(failed(pair.settle())) == 1
