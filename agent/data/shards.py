@@ -13,6 +13,9 @@ from torch import Tensor
 
 from agent.data.corpus import Corpus
 
+VALIDATION_BATCH_TOKENS = 4096
+"""Validation needs no gradients, so its batches are large and its calls few."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShardConfig:
@@ -24,11 +27,12 @@ class ShardConfig:
     """Sequences per batch."""
     sequence: int
     """Tokens per sequence."""
-    validation_batches: int = 4
+    validation_tokens: int = 8192
+    """About how many held-out tokens the validation loss is taken over, in batches of VALIDATION_BATCH_TOKENS."""
 
     def __post_init__(self) -> None:
-        if min(self.batch_size, self.sequence, self.validation_batches) < 1:
-            raise ValueError("batch_size, sequence and validation_batches are at least 1")
+        if min(self.batch_size, self.sequence, self.validation_tokens) < 1:
+            raise ValueError("batch_size, sequence and validation_tokens are at least 1")
 
 
 class Shard:
@@ -39,9 +43,9 @@ class Shard:
         self.config = config
         self.peer = peer
         _starts(len(corpus.train), config.sequence + 1)
-        self._validation = validation_batches(
-            corpus, batches=config.validation_batches, batch_size=config.batch_size, sequence=config.sequence
-        )
+        size = max(1, VALIDATION_BATCH_TOKENS // config.sequence)
+        batches = max(1, round(config.validation_tokens / (size * config.sequence)))
+        self._validation = validation_batches(corpus, batches=batches, batch_size=size, sequence=config.sequence)
 
     def training(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of this peer's `step`-th batch, int64 [batch_size, sequence] each."""

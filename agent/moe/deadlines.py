@@ -22,16 +22,16 @@ _BACKOFF_MAX = 64.0
 class DeadlineConfig:
     """Bounds of a deadline."""
 
-    floor_s: float = 1.0
-    """Never wait less than this: the machine itself may stall for as long."""
+    floor_s: float = 2.0
+    """Wait at least this long (the ceiling wins): a busy machine may stall for as long without anything being wrong."""
     ceiling_s: float = 10.0
     """Never wait longer, and wait this long for an expert that nothing is known about."""
     experts_max: int = 8192
     """How many (expert, direction) pairs are remembered; the least recently used are forgotten."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.floor_s <= self.ceiling_s:
-            raise ValueError(f"0 < floor_s <= ceiling_s does not hold for {self.floor_s}, {self.ceiling_s}")
+        if not (self.floor_s > 0 and self.ceiling_s > 0):
+            raise ValueError(f"floor_s and ceiling_s are above 0, not {self.floor_s} and {self.ceiling_s}")
         if self.experts_max < 1:
             raise ValueError("experts_max is at least 1")
 

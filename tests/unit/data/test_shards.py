@@ -66,6 +66,14 @@ def test_a_shard_gives_inputs_and_targets() -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "sequence", "batches", "size"), [(8192, 64, 2, 64), (100, 64, 1, 64), (8192, 5000, 2, 1), (16384, 512, 4, 8)]
+)
+def test_validation_has_few_large_batches(tokens: int, sequence: int, batches: int, size: int) -> None:
+    found = Shard(CORPUS, ShardConfig(seed=0, batch_size=4, sequence=sequence, validation_tokens=tokens), peer="a").validation()
+    assert len(found) == batches and all(inputs.shape == (size, sequence) for inputs, _ in found)
+
+
 def test_a_text_shorter_than_a_window_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         Shard(CORPUS, ShardConfig(seed=0, batch_size=4, sequence=9_000), peer="alice")

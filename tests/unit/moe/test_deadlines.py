@@ -38,6 +38,12 @@ def test_floor_and_ceiling() -> None:
     assert deadlines.timeout_s(UID, "forward", 1) == 2.0
 
 
+def test_the_ceiling_wins_over_the_floor() -> None:
+    deadlines = Deadlines(DeadlineConfig(floor_s=2.0, ceiling_s=1.0))
+    deadlines.answered(UID, "forward", 1, 0.0001)
+    assert deadlines.timeout_s(UID, "forward", 1) == 1.0
+
+
 def test_timeouts_double_it_until_an_answer() -> None:
     deadlines = Deadlines(DeadlineConfig(floor_s=0.5, ceiling_s=100.0))
     deadlines.answered(UID, "forward", 1, 0.0001)
@@ -65,7 +71,7 @@ def test_it_remembers_a_bounded_number_and_forgets_the_oldest() -> None:
     assert deadlines.timeout_s(uids[3], "forward", 1) < 10.0
 
 
-@pytest.mark.parametrize("bad", [{"floor_s": 0.0}, {"floor_s": 2.0, "ceiling_s": 1.0}, {"experts_max": 0}])
+@pytest.mark.parametrize("bad", [{"floor_s": 0.0}, {"ceiling_s": -1.0}, {"experts_max": 0}])
 def test_absurd_settings_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError):
         DeadlineConfig(**bad)
