@@ -19,7 +19,7 @@ from agent.identity import PeerId
 class Core:
     """Shared state. `now` is set by DhtNode whenever it is entered."""
 
-    __slots__ = ("_numbers", "_timers", "config", "effects", "me", "now", "on_miss", "rng", "space", "store", "table")
+    __slots__ = ("_numbers", "_timers", "config", "effects", "me", "now", "on_miss", "rng", "space", "store", "suspects", "table")
 
     def __init__(self, me: Contact, space: KeySpace, store: RecordStore, config: DhtConfig, rng: Random) -> None:
         self.me = me
@@ -30,6 +30,7 @@ class Core:
         self.table = RoutingTable(me, config)
         self.now = 0.0
         self.effects: list[Effect] = []
+        self.suspects: dict[PeerId, float] = {}  # connected peers that are passed over -> until when; few
         self.on_miss: Callable[[PeerId], None] = lambda peer: None
         self._timers: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._numbers = 0
@@ -55,8 +56,7 @@ class Core:
         return self._timers[0][0] if self._timers else None
 
     def is_suspect(self, peer: PeerId) -> bool:
-        neighbour = self.table.connected.get(peer)
-        return neighbour is not None and neighbour.suspect_until > self.now
+        return bool(self.suspects) and self.suspects.get(peer, 0.0) > self.now
 
     def replica_count(self) -> int:
         """How many peers keep a record; fewer while the overlay is small."""
@@ -75,7 +75,4 @@ class Core:
     def is_replica(self, key: int) -> bool:
         """True if this node is one of the peers closest to `key`, and near enough to know: a node further off may know only
         a few closer peers, and take itself for one of the closest."""
-        siblings = self.table.siblings()
-        if len(siblings) >= self.config.siblings and siblings[-1].key ^ self.me.key < key ^ self.me.key:
-            return False
-        return self.me in self.replica_set(key)
+        return key ^ self.me.key <= self.table.reach() and self.me in self.replica_set(key)

@@ -115,10 +115,11 @@ class DhtNode:
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def _received(self, peer: PeerId, data: bytes | memoryview) -> None:
-        if peer not in self.core.table.connected:
+        neighbour = self.core.table.connected.get(peer)
+        if neighbour is None:
             return  # its connection closed while the message was on its way to us
         message = messages.decode(data)
-        self._upkeep.spoke(peer)
+        self._upkeep.spoke(neighbour)
         match message:
             case messages.Request():
                 self._router.on_request(peer, message)

@@ -14,17 +14,18 @@ from agent.dht.config import DhtConfig
 from agent.dht.keys import Contact, bucket_of, stratum_of
 from agent.identity import PeerId
 
+FAR = 1 << 256  # further than any key
+
 
 class Neighbour:
     """A connected peer."""
 
-    __slots__ = ("contact", "keep_until", "misses", "opened_at", "probing", "suspect_until")
+    __slots__ = ("contact", "keep_until", "misses", "opened_at", "probing")
 
     def __init__(self, contact: Contact, opened_at: float) -> None:
         self.contact = contact
         self.opened_at = opened_at
         self.misses = 0  # acknowledgements missed in a row
-        self.suspect_until = 0.0
         self.probing = False
         self.keep_until = 0.0  # it counts us among its siblings
 
@@ -32,7 +33,7 @@ class Neighbour:
 class RoutingTable:
     """Connected peers (no more than the host lets in; `victim` names whom to close above the limit) and known contacts."""
 
-    __slots__ = ("_buckets", "_config", "_mask", "connected", "known", "me")
+    __slots__ = ("_buckets", "_config", "_mask", "_siblings", "connected", "known", "me")
 
     def __init__(self, me: Contact, config: DhtConfig) -> None:
         self.me = me
@@ -40,6 +41,7 @@ class RoutingTable:
         self.connected: dict[PeerId, Neighbour] = {}
         self.known: dict[PeerId, Contact] = {}
         self._buckets: dict[int, list[Contact]] = {}
+        self._siblings: list[Contact] | None = None  # until the next change
         self._mask = 0  # bit i is set if bucket i is not empty
 
     def add(self, contact: Contact, now: float) -> bool:
@@ -48,6 +50,7 @@ class RoutingTable:
             return False
         self.known.pop(contact.peer, None)
         self.connected[contact.peer] = Neighbour(contact, now)
+        self._siblings = None
         bucket = bucket_of(self.me.key, contact.key)
         self._buckets.setdefault(bucket, []).append(contact)
         if bucket >= 0:
@@ -59,6 +62,7 @@ class RoutingTable:
         neighbour = self.connected.pop(peer, None)
         if neighbour is None:
             return None
+        self._siblings = None
         bucket = bucket_of(self.me.key, neighbour.contact.key)
         contacts = [c for c in self._buckets[bucket] if c.peer != peer]
         if contacts:
@@ -105,22 +109,28 @@ class RoutingTable:
 
     def siblings(self) -> list[Contact]:
         """The connected peers closest to us, at most `siblings` of them."""
-        return self.closest(self.me.key, self._config.siblings)
+        if self._siblings is None:
+            self._siblings = self.closest(self.me.key, self._config.siblings)
+        return self._siblings
+
+    def reach(self) -> int:
+        """The distance up to which siblings cover the key space; beyond every key if there are too few of them."""
+        siblings = self.siblings()
+        if len(siblings) < self._config.siblings:
+            return FAR
+        return siblings[-1].key ^ self.me.key
 
     def wanted_siblings(self) -> list[Contact]:
         """Known, unconnected peers that belong among our siblings."""
-        if not self.known:
+        me, reach = self.me.key, self.reach()
+        if all(c.key ^ me >= reach for c in self.known.values()):
             return []
-        me = self.me.key
         best = nsmallest(self._config.siblings, [*self.siblings(), *self.known.values()], key=lambda c: c.key ^ me)
         return [c for c in best if c.peer not in self.connected]
 
     def sibling_bucket(self) -> int:
-        """The bucket of our furthest sibling, below which siblings cover everything; the number of bits if they are too few."""
-        siblings = self.siblings()
-        if len(siblings) < self._config.siblings:
-            return 256
-        return bucket_of(self.me.key, siblings[-1].key)
+        """The bucket of our furthest sibling, below which siblings cover everything; 256 if they are too few."""
+        return self.reach().bit_length() - 1
 
     def covered(self, bucket: int) -> set[int]:
         """The strata of a bucket in which there is a connection."""

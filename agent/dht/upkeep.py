@@ -15,6 +15,7 @@ from agent.dht.keys import Contact, bucket_of, stratum_of
 from agent.dht.messages import Near, NearPeers, Ping
 from agent.dht.operations import Operations
 from agent.dht.replication import Replication
+from agent.dht.routing_table import Neighbour
 from agent.identity import PeerId
 
 CHECK_PATHS = 2
@@ -62,6 +63,7 @@ class Upkeep:
         self._maybe_settled()
 
     def closed(self, peer: PeerId) -> None:
+        self._core.suspects.pop(peer, None)
         contact = self._core.table.remove(peer)
         if contact is not None:
             self._changed(contact)
@@ -75,10 +77,20 @@ class Upkeep:
             self._maybe_settled()
 
     def heard(self, peers: list[Contact]) -> None:
-        """Others named these peers."""
+        """Others named these peers. Those that belong among our siblings are dialed, those that fill a bucket remembered."""
+        table = self._core.table
+        me, bits, reach = self._core.me.key, self._core.config.stratum_bits, table.reach()
+        near = False
         for contact in peers:
-            self._core.table.learn(contact)
-        self._dial_siblings()
+            if contact.key ^ me < reach:
+                table.learn(contact)
+                near = near or contact.peer in table.known
+            else:
+                bucket = bucket_of(me, contact.key)
+                if stratum_of(contact.key, bucket, bits) not in table.covered(bucket):
+                    table.learn(contact)
+        if near:
+            self._dial_siblings()
 
     def missed(self, peer: PeerId) -> None:
         """A neighbour did not acknowledge in time: pass it over, and ask whether it is alive."""
@@ -86,26 +98,23 @@ class Upkeep:
         if neighbour is None:
             return
         neighbour.misses += 1
-        neighbour.suspect_until = self._core.now + self._core.config.suspect_s
+        self._core.suspects[peer] = self._core.now + self._core.config.suspect_s
         if not neighbour.probing:
             neighbour.probing = True
             self._probe(peer)
 
-    def spoke(self, peer: PeerId) -> None:
+    def spoke(self, neighbour: Neighbour) -> None:
         """Any message from a neighbour shows that it is alive."""
-        neighbour = self._core.table.connected.get(peer)
-        if neighbour is not None and neighbour.misses:
+        if neighbour.misses:
             neighbour.misses = 0
-            neighbour.suspect_until = 0.0
+            self._core.suspects.pop(neighbour.contact.peer, None)
 
     # -- siblings ----------------------------------------------------------------------------------------------------
 
     def _changed(self, contact: Contact) -> None:
         """If the change is among the siblings, look around soon, and see to the records."""
         core = self._core
-        siblings = core.table.siblings()
-        near = len(siblings) < core.config.siblings
-        if near or (contact.key ^ core.me.key) <= (siblings[-1].key ^ core.me.key):
+        if (contact.key ^ core.me.key) <= core.table.reach():
             self._check_s = core.config.check_min_s
             first = not self._checks and len(core.table.connected) == 1
             self._check_later(0.0 if first else self._check_s * (0.25 + 0.5 * core.rng.random()))
@@ -135,6 +144,7 @@ class Upkeep:
         if found:
             self._checks += 1
         self.heard(found[: self._core.config.answer_peers_max])
+        self._dial_siblings()
         self._maybe_settled()
 
     def _ask_neighbours(self) -> None:
@@ -238,7 +248,7 @@ class Upkeep:
         neighbour = self._core.table.connected.get(peer)
         if neighbour is not None and neighbour.misses:
             neighbour.misses += 1
-            neighbour.suspect_until = self._core.now + self._core.config.suspect_s
+            self._core.suspects[peer] = self._core.now + self._core.config.suspect_s
         self._probe(peer)
 
     # -- buckets -----------------------------------------------------------------------------------------------------
