@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
+from agent.net.sctp.bbr import Bbr
 from agent.net.sctp.congestion import CongestionControl, NewReno
 from agent.net.sctp.rtt import RttConfig
 
@@ -38,8 +40,8 @@ class SctpConfig:
     """Whether to offer message interleaving (RFC 8260)."""
     zero_checksum: bool = True
     """Whether to offer leaving out the checksum (RFC 9653): only where DTLS is below."""
-    congestion: str = "reno"
-    """`reno` or `bbr`."""
+    congestion: Literal["reno", "bbr"] = "reno"
+    """Loss-based (`congestion.py`) or model-based (`bbr.py`)."""
     congestion_window_bytes_max: int = 16 << 20
     heartbeat_s: float = 15.0
     """After so long without hearing from the peer, it is asked."""
@@ -57,9 +59,8 @@ class SctpConfig:
             raise ValueError("window_bytes or streams out of range")
         if not 0 < self.heartbeat_s < self.silence_s or self.handshake_attempts < 1 or not 0 < self.port < 65536:
             raise ValueError("heartbeat_s, silence_s, handshake_attempts or port out of range")
-        if self.congestion not in ("reno", "bbr"):
-            raise ValueError("congestion must be reno or bbr")
 
     def make_congestion(self) -> CongestionControl:
         """Return a fresh strategy."""
-        return NewReno(payload_bytes=PACKET_BYTES_BASE, window_bytes_max=self.congestion_window_bytes_max)
+        kind = Bbr if self.congestion == "bbr" else NewReno
+        return kind(payload_bytes=PACKET_BYTES_BASE, window_bytes_max=self.congestion_window_bytes_max)

@@ -136,7 +136,7 @@ class Sender:
     def transmit(self, now: float) -> list[bytes]:
         """Return the packets to send now, at most BURST_PACKETS; the host calls until it gets none."""
         limit = min(self.congestion.window, max(self._peer_window, 0 if self.in_flight else 1))
-        budget = self._paced_budget(now)
+        budget = allowed = self._paced_budget(now)
         packets: list[bytes] = []
         before = self.in_flight
         while self._lost and self.in_flight < limit and budget > 0 and len(packets) < BURST_PACKETS:
@@ -155,7 +155,7 @@ class Sender:
                 self._timer_base = now
             rate = self.congestion.pacing_rate
             if rate:
-                self._paced_until += sum(map(len, packets)) / rate
+                self._paced_until += (allowed - budget) / rate
         return packets
 
     def _send_new(self, now: float, limit: int, budget: float, packets: list[bytes]) -> float:

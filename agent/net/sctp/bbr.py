@@ -1,0 +1,242 @@
+"""A model of the path instead of a count of losses: BBR-like, paced (Cardwell et al. 2016; draft-ietf-ccwg-bbr-03).
+
+We keep the highest delivery rate of the last rounds and the smallest round-trip time of the last seconds, send at that
+rate, and keep about twice their product in flight. Now and then we send a little faster to see whether there is more.
+
+    STARTUP ──rate stops growing, or loss──▶ DRAIN ──▶ DOWN ──▶ CRUISE ──time to probe──▶ REFILL ──▶ UP ──▶ DOWN …
+                                                        any of these ──round-trip time too old──▶ PROBE_RTT ──▶ CRUISE
+
+Loss counts only when it is much in one round: over 2 % while a queue is to be seen in the round-trip time, over 10 %
+otherwise, so that a lossy radio link does not slow us and a short queue is not overrun for long. While probing it lowers
+the ceiling `_high` on what is in flight; at other times it lowers `_low`, which the next probe forgets: a competitor that
+overflows the queue slows us only until then.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+
+from agent.net.sctp.congestion import AckSample
+
+STARTUP_GAIN = 2.885
+DRAIN_GAIN = 1 / STARTUP_GAIN
+UP_GAIN, DOWN_GAIN = 1.25, 0.8
+WINDOW_GAIN = 2.0
+HEADROOM = 0.85
+LOSS_CUT = 0.85
+RATE_ROUNDS = 10
+ROUNDS_BETWEEN_PROBES = 40
+PROBE_INTERVAL_S = 2.5
+MIN_RTT_AGE_S = 10.0
+PROBE_RTT_S = 0.2
+LOSS_QUEUED, LOSS_UNQUEUED = 0.02, 0.10
+LOSS_BYTES_MIN_PACKETS = 4
+FULL_GROWTH, FULL_ROUNDS = 1.25, 3
+WINDOW_MIN_PACKETS = 8
+QUANTUM_S = 0.001
+"""The sender paces no finer than this, so a few such quanta must fit into the window."""
+_NO_LIMIT = 1 << 60
+
+
+class Phase(Enum):
+    """What we are doing."""
+
+    STARTUP = "startup"
+    DRAIN = "drain"
+    DOWN = "down"
+    CRUISE = "cruise"
+    REFILL = "refill"
+    UP = "up"
+    PROBE_RTT = "probe-rtt"
+
+
+_PACING_GAIN = {
+    Phase.STARTUP: STARTUP_GAIN,
+    Phase.DRAIN: DRAIN_GAIN,
+    Phase.DOWN: DOWN_GAIN,
+    Phase.CRUISE: 1.0,
+    Phase.REFILL: 1.0,
+    Phase.UP: UP_GAIN,
+    Phase.PROBE_RTT: 1.0,
+}
+
+
+class Bbr:
+    """See CongestionControl and the module."""
+
+    def __init__(self, *, payload_bytes: int, initial_packets: int = 10, window_bytes_max: int = 16 << 20) -> None:
+        self.window = initial_packets * payload_bytes
+        self.pacing_rate: float | None = None
+        self.phase = Phase.STARTUP
+        self._payload = payload_bytes
+        self._window_max = window_bytes_max
+        self._rates: deque[tuple[int, float]] = deque()
+        self._min_rtt = float("inf")
+        self._min_rtt_at = 0.0
+        self._round = 0
+        self._round_ends = 0
+        self._round_began = False
+        self._phase_round = 0
+        self._phase_at = 0.0
+        self._full_rate = 0.0
+        self._full_count = 0
+        self._high = _NO_LIMIT
+        self._low = _NO_LIMIT
+        self._round_acked = 0
+        self._round_lost = 0
+        self._round_rtt_sum, self._round_rtt_count = 0.0, 0
+        self._too_much_loss = False
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second that the path has been seen to deliver."""
+        return self._rates[0][1] if self._rates else 0.0
+
+    def acked(self, sample: AckSample) -> None:
+        """See CongestionControl."""
+        self._count_round(sample)
+        self._note_rate(sample)
+        self._note_rtt(sample)
+        self._step(sample)
+        self._set_window(sample)
+
+    def timed_out(self, now: float) -> None:
+        """See CongestionControl. The model is kept: the window grows back to it with what is acknowledged."""
+        self.window = 4 * self._payload
+
+    def packet_size(self, payload_bytes: int) -> None:
+        """See CongestionControl."""
+        self._payload = payload_bytes
+        self.window = max(self.window, WINDOW_MIN_PACKETS * payload_bytes)
+
+    # the model
+
+    def _count_round(self, sample: AckSample) -> None:
+        """A round ends when something is acknowledged that was sent after it began."""
+        self._round_acked += sample.acked_bytes
+        self._round_lost += sample.lost_bytes
+        if sample.rtt_s is not None:
+            self._round_rtt_sum += sample.rtt_s
+            self._round_rtt_count += 1
+        self._round_began = sample.delivered_before >= self._round_ends
+        self._too_much_loss = False
+        if not self._round_began:
+            return
+        self._round += 1
+        self._round_ends = sample.delivered_bytes
+        total = self._round_acked + self._round_lost
+        queued = self._round_rtt_sum > (1.1 * self._min_rtt + QUANTUM_S) * self._round_rtt_count
+        if self._round_lost > LOSS_BYTES_MIN_PACKETS * self._payload:
+            self._too_much_loss = self._round_lost > (LOSS_QUEUED if queued else LOSS_UNQUEUED) * total
+        self._round_acked = self._round_lost = 0
+        self._round_rtt_sum, self._round_rtt_count = 0.0, 0
+
+    def _note_rate(self, sample: AckSample) -> None:
+        rate = max(0, sample.delivered_bytes - sample.delivered_before) / max(sample.interval_s, 1e-6)
+        if rate <= 0 or (sample.app_limited and rate <= self.rate):
+            return
+        rates = self._rates
+        while rates and rates[-1][1] <= rate:
+            rates.pop()
+        rates.append((self._round, rate))
+        while len(rates) > 1 and rates[0][0] < self._round - RATE_ROUNDS:
+            rates.popleft()
+
+    def _note_rtt(self, sample: AckSample) -> None:
+        if sample.rtt_s is not None and sample.rtt_s <= self._min_rtt:
+            self._min_rtt = sample.rtt_s
+            self._min_rtt_at = sample.now
+
+    @property
+    def _product(self) -> float:
+        """Bandwidth × delay."""
+        return self.rate * self._min_rtt if self._rates and self._min_rtt < 60 else 0.0
+
+    # the phases
+
+    def _enter(self, phase: Phase, now: float) -> None:
+        self.phase = phase
+        self._phase_at = now
+        self._phase_round = self._round
+
+    def _step(self, sample: AckSample) -> None:
+        now, phase = sample.now, self.phase
+        if self._too_much_loss:
+            self._react(sample)
+        if phase is Phase.STARTUP:
+            self._check_full(sample)
+        elif phase is Phase.DRAIN:
+            if sample.in_flight <= self._product or self._round > self._phase_round + 3:
+                self._enter(Phase.DOWN, now)
+        elif phase is Phase.DOWN:
+            ceiling = min(self._product, HEADROOM * self._high)
+            if sample.in_flight <= ceiling or self._round > self._phase_round + 3:
+                self._enter(Phase.CRUISE, now)
+        elif phase is Phase.CRUISE:
+            if self._round >= self._phase_round + ROUNDS_BETWEEN_PROBES or now > self._phase_at + PROBE_INTERVAL_S:
+                self._low = _NO_LIMIT
+                self._enter(Phase.REFILL, now)
+        elif phase is Phase.REFILL:
+            if self._round > self._phase_round:
+                self._enter(Phase.UP, now)
+        elif phase is Phase.UP:
+            self._probe_up(sample)
+        self._maybe_probe_rtt(sample)
+
+    def _check_full(self, sample: AckSample) -> None:
+        if not self._round_began or sample.app_limited:
+            return
+        if self.rate > FULL_GROWTH * self._full_rate:
+            self._full_rate, self._full_count = self.rate, 0
+            return
+        self._full_count += 1
+        if self._full_count >= FULL_ROUNDS:
+            self._enter(Phase.DRAIN, sample.now)
+
+    def _probe_up(self, sample: AckSample) -> None:
+        """Raise the ceiling while it is what holds us, and stop once a queue has built up."""
+        if self._high < _NO_LIMIT and sample.in_flight >= 0.9 * self._high:
+            self._high += sample.acked_bytes
+        long_enough = sample.now > self._phase_at + self._min_rtt and self._round > self._phase_round
+        queue_built = long_enough and sample.in_flight > UP_GAIN * self._product
+        if queue_built or self._round > self._phase_round + 3:
+            self._enter(Phase.DOWN, sample.now)
+
+    def _react(self, sample: AckSample) -> None:
+        """Too much was lost in the round that has just ended."""
+        in_flight = max(sample.in_flight + sample.acked_bytes + sample.lost_bytes, WINDOW_MIN_PACKETS * self._payload)
+        if self.phase in (Phase.STARTUP, Phase.UP):
+            self._high = max(int(in_flight * LOSS_CUT), int(self._product * LOSS_CUT))
+            self._enter(Phase.DRAIN if self.phase is Phase.STARTUP else Phase.DOWN, sample.now)
+        else:
+            self._low = max(int(min(self._low, self.window) * LOSS_CUT), int(self._product / 2))
+
+    def _maybe_probe_rtt(self, sample: AckSample) -> None:
+        """Let the queue run empty once in a while, to see the path's own round-trip time."""
+        now = sample.now
+        if self.phase is Phase.PROBE_RTT:
+            if now > self._phase_at + max(PROBE_RTT_S, self._min_rtt) and self._round > self._phase_round:
+                self._min_rtt_at = now
+                self._enter(Phase.CRUISE, now)
+        elif now > self._min_rtt_at + MIN_RTT_AGE_S and self.phase is not Phase.STARTUP and sample.rtt_s is not None:
+            if not sample.app_limited:
+                self._enter(Phase.PROBE_RTT, now)
+            self._min_rtt = sample.rtt_s
+            self._min_rtt_at = now
+
+    def _set_window(self, sample: AckSample) -> None:
+        product = self._product
+        if not product:
+            self.window = min(self.window + sample.acked_bytes, self._window_max)
+            return
+        gain = _PACING_GAIN[self.phase]
+        self.pacing_rate = gain * self.rate
+        quanta = 3 * self.rate * QUANTUM_S
+        window_gain = STARTUP_GAIN if self.phase is Phase.STARTUP else WINDOW_GAIN
+        target = window_gain * product + quanta
+        if self.phase is Phase.PROBE_RTT:
+            target = 0.5 * product + quanta
+        target = min(target, self._low, self._high if self.phase is not Phase.CRUISE else HEADROOM * self._high)
+        wanted = int(max(min(target, self._window_max), WINDOW_MIN_PACKETS * self._payload))
+        self.window = min(self.window + sample.acked_bytes, wanted) if self.window < wanted else wanted
