@@ -69,6 +69,11 @@ class LeaseConfig:
         return self.lease_s / 2
 
     @property
+    def fresh_s(self) -> float:
+        """A read that took longer is no reason for a claim: others may have claimed since."""
+        return self.lease_s / 2
+
+    @property
     def release_s(self) -> float:
         """What a lease that is given up still lives: long enough to be read once by all."""
         return self.lease_s / 4
@@ -132,6 +137,7 @@ class Host:
     """Have the expert ready before the Put that follows."""
 
     uid: ExpertId
+    epoch: int
 
 
 Reason = Literal["lost", "lapsed", "unstored", "left"]
@@ -239,7 +245,7 @@ class LeaseKeeper:
         effects: list[Effect] = []
         for uid, seen in event.leases.items():
             effects += self._read(uid, seen, sent, now)
-        if event.leases and (event.hosts is not None or self._began is not None):
+        if event.leases and now < sent + self._config.fresh_s and (event.hosts is not None or self._began is not None):
             self._grow_up(now)
             effects += self._claim(event, sent, now)
         return effects
@@ -309,7 +315,7 @@ class LeaseKeeper:
                 self._held[uid] = _Held(epoch, put_at=now, read_at=sent)
                 del self._vacant[uid]
                 self._lapsed.discard(uid)
-        hosts: list[Effect] = [Host(uid) for uid in claims]
+        hosts: list[Effect] = [Host(uid, epoch) for uid, epoch in claims.items()]
         return hosts + self._put(claims, self._config.lease_s, now) if claims else []
 
     def _is_my_turn(self, uid: ExpertId, order: Sequence[bytes], now: float) -> bool:

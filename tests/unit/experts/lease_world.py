@@ -121,9 +121,9 @@ class World:
     def _perform(self, site: Site, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Host(uid):
+                case Host(uid, epoch):
                     assert uid not in site.serving
-                    site.serving[uid] = site.keeper.held()[uid]
+                    site.serving[uid] = epoch
                 case Drop(uid, _):
                     del site.serving[uid]
                     site.drops.append((self.now, effect))

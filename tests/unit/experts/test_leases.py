@@ -241,7 +241,7 @@ def test_a_claim_in_order() -> None:
     assert hand.keeper.vacant() == 1
     hand.tick(1.2)
     effects = hand.scanned(1.25)
-    assert effects[:2] == [Host(UID), Put(hand.puts[-1].put, ((UID, 50),), False, 12.0)]
+    assert effects[:2] == [Host(UID, 50), Put(hand.puts[-1].put, ((UID, 50),), False, 12.0)]
     assert hand.keeper.held() == {UID: 50}
     assert hand.keeper.vacant() == 0
     assert only(hand.stored(1.3), Scan)  # confirms at once
@@ -352,7 +352,7 @@ def test_whoever_lapsed_claims_again_first() -> None:
     for now in (100.0, 101.2):
         hand.tick(now)
         effects = hand.take(hand.keeper.handle(Scanned(hand.scans[-1].scan, {UID: ()}, hosts, 150), now))
-    assert only(effects, Host) == [Host(UID)]
+    assert only(effects, Host) == [Host(UID, 150)]
     assert hand.keeper.held() == {UID: 150}
 
 
@@ -376,6 +376,14 @@ def test_a_remembered_lease_is_no_vacancy_until_it_expires() -> None:
     hand.tick(10.0)
     hand.scanned(10.0)
     assert hand.keeper.vacant() == 1
+
+
+@pytest.mark.parametrize(("late", "claimed"), [(CONFIG.fresh_s - 0.01, True), (CONFIG.fresh_s, False)])
+def test_a_read_that_took_long_is_no_reason_for_a_claim(late: float, claimed: bool) -> None:
+    hand = Hand()
+    hand.scanned(0.1)
+    hand.tick(2.0)
+    assert bool(only(hand.scanned(2.0 + late), Host)) == claimed
 
 
 def test_answers_to_old_questions_are_ignored() -> None:
