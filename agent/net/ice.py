@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from aioice import Candidate, Connection, TransportPolicy
@@ -28,8 +28,14 @@ CANDIDATES_MAX = 24
 HOST_ADDRESSES_MAX = 12
 STUN_SERVERS_MAX = 2
 TURN_SERVERS_MAX = 3
+SILENT_S = 60.0
+"""How long a server that did not answer is given SILENT_SHARE of its timeout."""
+SILENT_SHARE = 0.25
 
 _TYPES = ("host", "srflx", "relay")
+
+Query: TypeAlias = Coroutine[Any, Any, tuple[Candidate, StunProtocol | None]]
+"""One question to a STUN or TURN server; the answer is a candidate, and for TURN what it is reached through."""
 
 
 class _Candidate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -130,15 +136,33 @@ class IceConfig:
                 raise ConfigError(f"{server.urls!r} is not the address of a STUN or TURN server: {e}") from None
 
 
+class Silence:
+    """Which servers did not answer lately: they hold up the next offers for a shorter time."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}  # by URL of the configuration
+
+    def patience(self, url: str, now: float) -> float:
+        """The share of the timeout that this server gets."""
+        return SILENT_SHARE if now < self._since.get(url, -SILENT_S) + SILENT_S else 1.0
+
+    def heard(self, url: str, answered: bool, now: float) -> None:
+        if answered:
+            self._since.pop(url, None)
+        elif self.patience(url, now) == 1.0:
+            self._since[url] = now
+
+
 class IceConnection(Connection):
     """aioice's connection with gathering of our own."""
 
-    def __init__(self, config: IceConfig, *, controlling: bool) -> None:
+    def __init__(self, config: IceConfig, silence: Silence, *, controlling: bool) -> None:
         super().__init__(
             ice_controlling=controlling,
             transport_policy=TransportPolicy.RELAY if config.relay_only else TransportPolicy.ALL,
         )
         self._config = config
+        self._silence = silence
 
     async def gather_candidates(self) -> None:
         """Find local candidates, within the configured times. Call once."""
@@ -146,52 +170,77 @@ class IceConnection(Connection):
         self._local_candidates_start = True
         addresses = [] if self._config.relay_only else host_addresses(self._config.loopback)
         self._local_candidates += await self.get_component_candidates(1, addresses)  # with no server: host sockets only
-        stun = [asyncio.ensure_future(query) for query in self._stun_queries()]
-        turn = [asyncio.ensure_future(request) for request in self._turn_requests()]
-        try:
-            await asyncio.gather(
-                self._collect(stun, self._config.stun_timeout_s), self._collect(turn, self._config.turn_timeout_s)
-            )
-        finally:
-            await _give_up(stun + turn)
+        stun, turn = self._stun_queries(), self._turn_requests()
+        await asyncio.gather(
+            *(self._ask(url, queries, self._config.stun_timeout_s) for url, queries in stun.items()),
+            self._ask_relays(turn),
+        )
         self._local_candidates_end = True
 
-    async def _collect(self, tasks: Sequence[asyncio.Future[tuple[Candidate, StunProtocol | None]]], timeout_s: float) -> None:
-        if not tasks:
-            return
-        done, _ = await asyncio.wait(tasks, timeout=timeout_s)
-        for task in done:
-            if task.exception() is not None:  # a server that refuses, or that does not answer, is one that we do without
-                continue
-            candidate, protocol = task.result()
+    async def _ask_relays(self, requests: dict[str, list[Query]]) -> None:
+        """All TURN servers at once; when one has answered, the others get only as long as a STUN server would."""
+        asking = [
+            asyncio.ensure_future(self._ask(url, queries, self._config.turn_timeout_s)) for url, queries in requests.items()
+        ]
+        try:
+            pending: set[asyncio.Future[bool]] = set(asking)
+            timeout_s: float | None = None
+            while pending:
+                done, pending = await asyncio.wait(pending, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    return
+                if any(task.result() for task in done):
+                    timeout_s = self._config.stun_timeout_s
+        finally:
+            await _give_up(asking)
+
+    async def _ask(self, url: str, queries: list[Query], timeout_s: float) -> bool:
+        """Whether the server gave a candidate to any of the queries in time."""
+        loop = asyncio.get_running_loop()
+        tasks = [asyncio.ensure_future(query) for query in queries]
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=timeout_s * self._silence.patience(url, loop.time()))
+            answers = [task.result() for task in done if task.exception() is None]  # a server that refuses is done without
+        finally:
+            await _give_up(tasks)
+        for candidate, protocol in answers:
             self._local_candidates.append(candidate)
             if protocol is not None:
                 self._protocols.append(protocol)
+        self._silence.heard(url, bool(done), loop.time())
+        return bool(answers)
 
-    def _stun_queries(self) -> list[Coroutine[Any, Any, tuple[Candidate, StunProtocol | None]]]:
-        servers = [u for s in self._config.servers if (u := parse_stun_turn_uri(s.urls))["scheme"] == "stun"]
-        return [
-            server_reflexive_candidate(protocol, (server["host"], server["port"]))
-            for server in servers[:STUN_SERVERS_MAX]
-            for protocol in self._protocols
-            if not (ip := ipaddress.ip_address(protocol.local_candidate.host)).is_loopback and ip.version == 4
-        ]
+    def _servers(self) -> Iterable[IceServer]:
+        """Each URL once: a server that is listed twice is one server."""
+        return {server.urls: server for server in self._config.servers}.values()
 
-    def _turn_requests(self) -> list[Coroutine[Any, Any, tuple[Candidate, StunProtocol | None]]]:
-        servers = [(u, s) for s in self._config.servers if (u := parse_stun_turn_uri(s.urls))["scheme"] in ("turn", "turns")]
-        return [
-            relayed_candidate(
-                component=1,
-                hide_related_address=self._config.relay_only,
-                protocol_factory=lambda: StunProtocol(self),
-                turn_server=(url["host"], url["port"]),
-                turn_username=server.username,
-                turn_password=server.credential,
-                turn_ssl=url["scheme"] == "turns",
-                turn_transport=url["transport"],
-            )
-            for url, server in servers[:TURN_SERVERS_MAX]
-        ]
+    def _stun_queries(self) -> dict[str, list[Query]]:
+        servers = [(s.urls, u) for s in self._servers() if (u := parse_stun_turn_uri(s.urls))["scheme"] == "stun"]
+        bases = [p for p in self._protocols if _has_outside(p.local_candidate.host)]
+        if not bases:
+            return {}
+        return {
+            name: [server_reflexive_candidate(protocol, (url["host"], url["port"])) for protocol in bases]
+            for name, url in servers[:STUN_SERVERS_MAX]
+        }
+
+    def _turn_requests(self) -> dict[str, list[Query]]:
+        servers = [(s, u) for s in self._servers() if (u := parse_stun_turn_uri(s.urls))["scheme"] in ("turn", "turns")]
+        return {
+            server.urls: [
+                relayed_candidate(
+                    component=1,
+                    hide_related_address=self._config.relay_only,
+                    protocol_factory=lambda: StunProtocol(self),
+                    turn_server=(url["host"], url["port"]),
+                    turn_username=server.username,
+                    turn_password=server.credential,
+                    turn_ssl=url["scheme"] == "turns",
+                    turn_transport=url["transport"],
+                )
+            ]
+            for server, url in servers[:TURN_SERVERS_MAX]
+        }
 
 
 class IceGatherer(RTCIceGatherer):
@@ -199,9 +248,9 @@ class IceGatherer(RTCIceGatherer):
 
     _connection: IceConnection
 
-    def __init__(self, config: IceConfig, *, controlling: bool) -> None:
+    def __init__(self, config: IceConfig, silence: Silence, *, controlling: bool) -> None:
         super().__init__(iceServers=[])
-        self._connection = IceConnection(config, controlling=controlling)
+        self._connection = IceConnection(config, silence, controlling=controlling)
 
 
 def host_addresses(loopback: Literal["auto", "always", "never"]) -> list[str]:
@@ -210,6 +259,12 @@ def host_addresses(loopback: Literal["auto", "always", "never"]) -> list[str]:
     if loopback == "always" or (loopback == "auto" and not addresses):
         addresses.append("127.0.0.1")
     return addresses
+
+
+def _has_outside(host: str) -> bool:
+    """Whether a STUN server could see this socket under another address: IPv4 only, as in aioice."""
+    ip = ipaddress.ip_address(host)
+    return ip.version == 4 and not ip.is_loopback
 
 
 async def _give_up(tasks: Sequence[asyncio.Future[Any]]) -> None:

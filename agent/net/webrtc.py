@@ -65,9 +65,9 @@ class DataDtls(RTCDtlsTransport):
 class _Stack:
     """ICE, DTLS and data path of one link, from the first socket to the last."""
 
-    def __init__(self, config: WebRtcConfig, certificate: RTCCertificate, *, controlling: bool) -> None:
+    def __init__(self, config: WebRtcConfig, certificate: RTCCertificate, silence: ice.Silence, *, controlling: bool) -> None:
         self.config = config
-        self.gatherer = ice.IceGatherer(config.ice, controlling=controlling)
+        self.gatherer = ice.IceGatherer(config.ice, silence, controlling=controlling)
         self.ice = RTCIceTransport(self.gatherer)
         self.dtls = DataDtls(self.ice, [certificate])
         self.path: DataPath | None = None
@@ -296,6 +296,7 @@ class WebRtcTransport:
     def __init__(self, config: WebRtcConfig = WebRtcConfig()) -> None:
         self.config = config
         self.certificate = RTCCertificate.generateCertificate()
+        self._silence = ice.Silence()
         self._pending: set[_Pending] = set()
         self._links: set[WebRtcLink] = set()
         self._releases: set[asyncio.Task[None]] = set()
@@ -333,7 +334,7 @@ class WebRtcTransport:
             raise LocalError("the transport is closed")
         if len(self._pending) >= PENDING_MAX:
             raise LocalError(f"{PENDING_MAX} connections are being set up already")
-        stack = _Stack(self.config, self.certificate, controlling=offer is None)
+        stack = _Stack(self.config, self.certificate, self._silence, controlling=offer is None)
         try:
             description = await stack.gather()
         except BaseException:
