@@ -28,6 +28,7 @@ RANKS = {
     "telemetry": 7,
     "receipts": 7,
     "joining": 7,
+    "connecting": 8,
     "training": 8,
     "reporter": 9,
     "config": 1,
@@ -50,6 +51,7 @@ NOT_IN_A_CORE = {"asyncio", "time", "socket", "threading", "subprocess", "torch"
 LINES_MAX, FUNCTION_LINES_MAX, PARAMETERS_MAX = 400, 60, 6
 BROAD_EXCEPT_ALLOWED: dict[str, tuple[int, str]] = {
     "agent/trainer.py": (1, "root of the trainer's threads: logged, and raised again by whoever runs the trainer"),
+    "agent/peer.py": (1, "takes what a task group wrapped out of its wrapping, and raises it"),
     "agent/net/network.py": (1, "root of a notice's callback: logged; the connection goes on"),
     "agent/net/connection.py": (1, "root of a served call: logged, and the caller is told that it failed"),
 }
