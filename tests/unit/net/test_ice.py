@@ -39,8 +39,8 @@ async def test_a_description_round_trips() -> None:
     heard = ice.parse(told)
     assert heard.fingerprint == FINGERPRINT and heard.username == gathered.local_username
     assert [(c.type, c.host, c.port) for c in heard.remote_candidates()] == [
-        ("host", "192.0.2.1", 5),
         ("srflx", "2001:db8::1", 65_535),
+        ("host", "192.0.2.1", 5),
     ]
 
 

@@ -106,8 +106,8 @@ async def test_control_overtakes_bulk_that_waits(pair: Pair) -> None:
     assert [lane for lane, _ in b.messages].index(Lane.CONTROL) < 10
 
 
-def data_chunk(sender: StockPath, stream: int, protocol: int, body: bytes, *, ahead: int = 0) -> DataChunk:
-    chunk = DataChunk(flags=3)
+def data_chunk(sender: StockPath, stream: int, protocol: int, body: bytes, *, ahead: int = 0, flags: int = 3) -> DataChunk:
+    chunk = DataChunk(flags=flags)
     chunk.tsn = (sender._local_tsn + ahead) % 2**32
     chunk.stream_id, chunk.stream_seq, chunk.protocol, chunk.user_data = stream, 0, protocol, body
     return chunk
@@ -161,8 +161,8 @@ async def test_more_than_the_window_is_a_violation() -> None:
     config = WebRtcConfig(ice=IceConfig(loopback="always"), window_bytes=8192, message_bytes_max=4096)
     pair = WebRtcTransport(config), WebRtcTransport(config)
     a, b = await open_pair(*pair)
-    for i in range(20):  # 20,000 bytes behind a hole that is never filled
-        await path(a)._send_chunk(data_chunk(path(a), 1, 53, bytes(1000), ahead=i + 1))
+    for i in range(20):  # 20,000 bytes of messages that never end
+        await path(a)._send_chunk(data_chunk(path(a), 1, 53, bytes(1000), ahead=i, flags=2))
     async with asyncio.timeout(5):
         await b.ended.wait()
     assert "receive window" in b.closed[0]
