@@ -185,6 +185,9 @@ class Operations:
             item = search.items.get(result.index)
             if item is None or result.index not in search.open[path]:
                 continue
+            if result.status == Status.NO_PEER and search.kind != Kind.SEND:
+                search.open[path].discard(result.index)
+                continue
             if not self._absorb(search, item, result):
                 continue  # a malformed part: as if it had not come
             if not result.more:

@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 from agent.dht.config import AVOID_MAX, MESSAGE_BYTES_MAX, MESSAGE_SLACK_BYTES
 from agent.dht.core import Core
 from agent.dht.keys import Contact
-from agent.dht.messages import Ack, Answer, Item, Kind, Request, Result
+from agent.dht.messages import Ack, Answer, Item, Kind, Request, Result, Status
 from agent.identity import PeerId
 
 T = TypeVar("T")
@@ -160,7 +160,9 @@ class Router:
         for peer, group in groups.items():
             for part in in_messages(group, lambda i: len(i.body) + ITEM_OVERHEAD_BYTES):
                 self._forward(leg, peer, part)
-        if ended:
+        if ended and leg.source is None and leg.path > 0:  # a path of its own is not to be had: that is no answer
+            leg.sink.deliver([Result(item.index, Status.NO_PEER, b"") for item in ended])
+        elif ended:
             self._end(leg, ended)
 
     def _next(self, leg: Leg, item: Item) -> Contact | None:
@@ -179,7 +181,7 @@ class Router:
                 second = second or contact
                 continue
             return contact
-        # At the origin a path that has no way of its own ends here; elsewhere it shares the way of another.
+        # At the origin a path needs a way of its own; elsewhere it may share the way of another.
         return None if leg.source is None else second
 
     def _candidates(self, leg: Leg, key: int) -> Iterator[Contact]:
