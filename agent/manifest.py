@@ -44,6 +44,7 @@ class GPTModel(_Part, frozen=True, kw_only=True, tag="gpt", tag_field="kind"):
     grid: Annotated[tuple[Annotated[int, Meta(ge=1, le=256)], ...], Meta(min_length=1, max_length=4)] = (4, 4)
     k_best: Annotated[int, Meta(ge=1, le=64)] = 2
     routing: Literal["token", "sequence"] = "token"
+    """`sequence` routes by the mean over the sequence: fewer calls, but later tokens then influence earlier ones."""
 
     def grids(self) -> list[Grid]:
         """One grid per layer: `ffn0`, `ffn1`, …"""
