@@ -37,6 +37,15 @@ class Clone:
         for name in ("hive", "constraints.txt", *(p.name for p in ROOT.glob("requirements*.txt"))):
             shutil.copy(ROOT / name, root / name)
         self.fake_venv()
+        self.environment = {"HIVE_TEST": str(self.marks), "PATH": "/usr/bin:/bin", "HIVE_CHROMIUM": "/bin/true"}
+
+    def command(self, name: str, script: str) -> None:
+        """A command that, alone, makes up PATH from now on; there is no browser then."""
+        folder = self.root / "commands"
+        folder.mkdir()
+        (folder / name).write_text("#!/bin/sh\n" + script)
+        (folder / name).chmod(0o755)
+        self.environment = {"HIVE_TEST": str(self.marks), "PATH": str(folder)}
 
     def fake_venv(self) -> None:
         python = self.root / ".venv" / "bin" / "python"
@@ -56,10 +65,9 @@ class Clone:
         return path.read_text().splitlines() if path.exists() else []
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        environment = {"HIVE_TEST": str(self.marks), "PATH": "/usr/bin:/bin", "HIVE_CHROMIUM": "/bin/true"}
         return subprocess.Popen(
             [sys.executable, str(self.root / "hive"), *words],
-            env=environment,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -226,6 +234,32 @@ def test_benchmarks_are_listed_and_found(clone: Clone) -> None:
     assert clone.run("bench")[1] == "channel\n"
     assert clone.run("bench", "chanel")[0] == 2
     assert clone.run("bench", "channel", "--json")[:2] == (7, "-m tests.bench.channel --json\n")
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root installs packages")
+
+
+@needs_root
+def test_a_browser_is_installed_for_the_browser_tests(clone: Clone) -> None:
+    browser = clone.root / "commands" / "chromium"
+    clone.command("apt-get", f'[ "$1" = update ] || {{ echo > {browser}; /bin/chmod 755 {browser}; }}')
+    code, _, err = clone.run("test", "tests/unit")
+    assert code == 7 and "chromium" not in err, "these tests need none"
+    assert "installing chromium" in clone.run("test")[2]
+    assert browser.exists()
+    assert "chromium" not in clone.run("test")[2]
+
+
+@needs_root
+def test_a_browser_that_cannot_be_installed_is_said(clone: Clone) -> None:
+    clone.command("apt-get", "echo E: Unable to locate package chromium; exit 100")
+    code, _, err = clone.run("test", "tests/browser")
+    assert code == 7 and "could not be installed (E: Unable to locate package chromium.)" in err
+
+
+def test_without_apt_it_says_how_to_get_chromium(clone: Clone) -> None:
+    clone.command("true", "")
+    assert "set HIVE_CHROMIUM to its path" in clone.run("test")[2]
 
 
 def test_an_old_python_gets_a_clear_sentence(clone: Clone) -> None:
