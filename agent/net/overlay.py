@@ -158,11 +158,6 @@ class Overlay:
 
     @property
     def peer_id(self) -> PeerId:
-        """Whose records `put` makes."""
-        return self._identity.peer_id
-
-    @property
-    def peer_id(self) -> PeerId:
         return self._network.peer_id
 
     @property
