@@ -1,14 +1,57 @@
 """Which experts are alive, and where: a cached view of the leases in the DHT.
 
-(API first: bodies follow.)
+Refreshed in bulk on the event loop, read by trainer threads. A view is immutable and replaced whole, so reading needs no lock;
+it carries the time until which it holds (the next lease to expire, the next suspicion to end) and is rebuilt after that.
+
+An expert that did not answer is taken for dead for `suspect_s`, and twice as long each further time, up to `suspect_max_s`. A new
+epoch or host clears it at once, and a renewal of the lease forgives a first failure.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from agent.grid import ExpertId
+from agent.errors import HiveError, RecordError
+from agent.experts.records import Lease, StoredRecord, beats, read_lease
+from agent.grid import ExpertId, Grid
 from agent.identity import PeerId
+
+log = logging.getLogger(__name__)
+
+
+class Reader(Protocol):
+    """The reading half of agent.net.overlay.Overlay."""
+
+    async def get_many(self, names: Sequence[str]) -> Mapping[str, Sequence[StoredRecord]]:
+        """The live, verified records under each name; names that nobody answered for are missing. Raises HiveError."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectoryConfig:
+    """Times in seconds."""
+
+    lease_s: float = 12.0
+    """No lease is believed for longer than this after it was read, whatever its record says."""
+    suspect_s: float = 1.0
+    suspect_max_s: float = 16.0
+    names_max: int = 512
+    """Leases asked for at once."""
+
+    def __post_init__(self) -> None:
+        if not (self.lease_s > 0 and 0 < self.suspect_s <= self.suspect_max_s and self.names_max >= 1):
+            raise ValueError(f"unusable directory settings: {self}")
+
+    @property
+    def refresh_s(self) -> float:
+        return self.lease_s / 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +65,174 @@ class Located:
     sequence: int
 
 
+@dataclass(frozen=True, slots=True)
+class SeenRecord:
+    """A lease, the sequence number of its record, and until when it is believed on the monotonic clock."""
+
+    lease: Lease
+    sequence: int
+    expires: float
+
+
+def seen_leases(uid: ExpertId, records: Iterable[StoredRecord], *, now: float, unix: float, lease_s: float) -> list[SeenRecord]:
+    """The believable leases among the records found under `uid`. Bad ones are logged and left out.
+
+    `now` is monotonic and `unix` the same moment in Unix time, in which records expire.
+    """
+    found = []
+    for record in records:
+        try:
+            lease = read_lease(record, uid)
+        except RecordError as e:
+            log.info("ignored a record of %s under %s: %s", record.owner.short, uid, e)
+            continue
+        found.append(SeenRecord(lease, record.sequence, now + min(record.expires_at - unix, lease_s)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspicion:
+    host: PeerId
+    epoch: int
+    sequence: int
+    failures: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _View:
+    located: Mapping[ExpertId, Located]
+    alive: frozenset[ExpertId]
+    children: Mapping[str, tuple[int, ...]]
+    until: float
+
+
 class Directory:
     """Cached view of live experts. `alive`, `locate`, `children`, `mark_dead` and `mark_alive` are thread-safe."""
 
+    def __init__(
+        self,
+        overlay: Reader,
+        grids: Sequence[Grid],
+        config: DirectoryConfig | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        unix: Callable[[], float] = time.time,
+    ) -> None:
+        self._overlay = overlay
+        self._experts = [uid for grid in grids for uid in grid]
+        self._config = config or DirectoryConfig()
+        self._clock = clock
+        self._unix = unix
+        self._lock = threading.Lock()
+        self._seen: dict[ExpertId, SeenRecord] = {}
+        self._suspicions: dict[ExpertId, _Suspicion] = {}
+        self._view = _View({}, frozenset(), {}, math.inf)
+        self._absorbed_at = -math.inf
+
     def alive(self) -> frozenset[ExpertId]:
-        raise NotImplementedError
+        """Experts that somebody hosts and nobody here suspects. The same object as long as nothing changes."""
+        return self._current().alive
 
     def locate(self, uid: ExpertId) -> Located | None:
-        raise NotImplementedError
+        """Whom to call, or None if `uid` is not alive."""
+        return self._current().located.get(uid)
 
     def children(self, prefix: str) -> tuple[int, ...]:
         """Coordinates that lead to live experts below `prefix` (`ffn0.` or `ffn0.3.`), ascending."""
-        raise NotImplementedError
+        return self._current().children.get(prefix, ())
 
-    def mark_dead(self, uid: ExpertId, host: PeerId) -> None: ...
-    def mark_alive(self, uid: ExpertId, host: PeerId) -> None: ...
-    async def refresh(self) -> None: ...
-    async def run(self) -> None: ...
+    def mark_dead(self, uid: ExpertId, host: PeerId) -> None:
+        """A call to `uid` at `host` failed. Ignored if the directory knows another host by now."""
+        with self._lock:
+            seen = self._seen.get(uid)
+            if seen is None or seen.lease.host != host.raw:
+                return
+            before = self._suspicions.get(uid)
+            failures = before.failures + 1 if before and (before.host, before.epoch) == (host, seen.lease.epoch) else 1
+            hold = min(self._config.suspect_s * 2.0 ** min(failures - 1, 30), self._config.suspect_max_s)
+            self._suspicions[uid] = _Suspicion(host, seen.lease.epoch, seen.sequence, failures, self._clock() + hold)
+            self._rebuild()
+
+    def mark_alive(self, uid: ExpertId, host: PeerId) -> None:
+        """A call to `uid` at `host` succeeded: earlier failures are forgotten."""
+        if uid not in self._suspicions:
+            return
+        with self._lock:
+            before = self._suspicions.get(uid)
+            if before is not None and before.host == host:
+                del self._suspicions[uid]
+                self._rebuild()
+
+    async def refresh(self) -> None:
+        """Read all leases. Raises HiveError if none could be read; what is known then stays until it expires."""
+        for start in range(0, len(self._experts), self._config.names_max):
+            part = self._experts[start : start + self._config.names_max]
+            found = await self._overlay.get_many([str(uid) for uid in part])
+            self.absorb({uid: found[str(uid)] for uid in part if str(uid) in found})
+
+    def absorb(self, found: Mapping[ExpertId, Sequence[StoredRecord]]) -> None:
+        """Take in records that were just read, per expert; for whoever has read them anyway.
+
+        That none is found under a name does not end a lease that was believed: only its expiry does, or a better one.
+        """
+        now, unix, lease_s = self._clock(), self._unix(), self._config.lease_s
+        with self._lock:
+            for uid, records in found.items():
+                best = self._seen.get(uid)
+                if best is not None and best.expires <= now:
+                    best = None
+                for seen in seen_leases(uid, records, now=now, unix=unix, lease_s=lease_s):
+                    is_newer = best is not None and seen.lease.host == best.lease.host and seen.sequence >= best.sequence
+                    if seen.expires > now and (best is None or is_newer or beats(seen.lease, best.lease)):
+                        best = seen
+                if best is not None:
+                    self._seen[uid] = best
+            self._absorbed_at = now
+            self._rebuild()
+
+    async def run(self) -> None:
+        """Keep the view fresh, until cancelled. Reads nothing while somebody else's reads are absorbed often enough."""
+        config = self._config
+        while True:
+            if self._clock() - self._absorbed_at >= config.refresh_s:
+                try:
+                    await self.refresh()
+                except HiveError as e:
+                    log.info("the directory of experts could not be refreshed: %s", e)
+            await asyncio.sleep(config.refresh_s if self._view.alive else config.refresh_s / 3)
+
+    def _current(self) -> _View:
+        view = self._view
+        if self._clock() < view.until:
+            return view
+        with self._lock:
+            self._rebuild()
+            return self._view
+
+    def _rebuild(self) -> None:
+        now = self._clock()
+        self._seen = {uid: seen for uid, seen in self._seen.items() if seen.expires > now}
+        self._suspicions = {uid: s for uid, s in self._suspicions.items() if self._still_counts(uid, s, now)}
+        located = {
+            uid: Located(uid, PeerId(seen.lease.host), seen.lease.epoch, seen.lease.version, seen.sequence)
+            for uid, seen in sorted(self._seen.items())
+            if uid not in self._suspicions or self._suspicions[uid].until <= now
+        }
+        ends = [seen.expires for seen in self._seen.values()]
+        ends += [s.until for s in self._suspicions.values() if s.until > now]
+        alive = frozenset(located)
+        if alive == self._view.alive:
+            alive = self._view.alive
+        children: dict[str, set[int]] = {}
+        for uid in alive:
+            for name, coordinate in uid.prefixes:
+                children.setdefault(name, set()).add(coordinate)
+        self._view = _View(located, alive, {n: tuple(sorted(c)) for n, c in children.items()}, min(ends, default=math.inf))
+
+    def _still_counts(self, uid: ExpertId, suspicion: _Suspicion, now: float) -> bool:
+        """Suspicions that ended are remembered with their count, until the lease moves or the expert answers."""
+        seen = self._seen.get(uid)
+        if seen is None or (seen.lease.host, seen.lease.epoch) != (suspicion.host.raw, suspicion.epoch):
+            return False
+        return suspicion.failures > 1 or seen.sequence == suspicion.sequence

@@ -191,6 +191,10 @@ class LeaseKeeper:
         """Expert → epoch."""
         return {uid: held.epoch for uid, held in self._held.items()}
 
+    def lapsed(self) -> frozenset[ExpertId]:
+        """Experts that were dropped because their lease lapsed, and that nobody was seen to hold since."""
+        return frozenset(self._lapsed)
+
     def vacant(self) -> int:
         """Experts that nobody hosts, as last read."""
         return len(self._vacant)
