@@ -17,6 +17,7 @@ class EmbeddedCelery:
     """Starts both, and stops both warmly."""
 
     def __init__(self, app: Celery) -> None:
+        self._app = app
         self._worker: Any = WorkController(
             app=app,
             pool="threads",
@@ -37,7 +38,10 @@ class EmbeddedCelery:
 
     def stop(self) -> None:
         """Let the running tasks end, then return; at most JOIN_S seconds per thread."""
-        self._beat.stop(wait=False)
+        worker, beats = self._threads
         worker_state.should_stop = 0
-        for thread in self._threads:
-            thread.join(JOIN_S)
+        self._app.send_task("telemetry.heartbeat")  # wakes the worker, which looks at should_stop between messages
+        worker.join(JOIN_S)
+        self._beat.stop(wait=False)
+        beats.join(JOIN_S)
+        worker_state.should_stop = None

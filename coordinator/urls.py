@@ -13,3 +13,5 @@ urlpatterns = [
     path("api/v1/", api.urls),
     path("", include("coordinator.dashboard.urls")),
 ]
+
+handler404 = "coordinator.dashboard.views.not_found"

@@ -129,9 +129,10 @@ def connections(experiment: Experiment, now: float) -> list[shapes.Connection]:
 
 def best_resolution(experiment: Experiment, since: float, now: float) -> Resolution:
     """The finest that shows everything after `since` in at most POINTS_MAX / 2 points."""
-    first = Point.objects.filter(experiment=experiment, resolution=Resolution.SECOND, at__gte=since).order_by("at")
-    first_at = first.values_list("at", flat=True).first()
-    span = now - first_at if first_at is not None else now - since
+    points = Point.objects.filter(experiment=experiment)
+    firsts = [points.filter(resolution=r).order_by("at").values_list("at", flat=True).first() for r in Resolution]
+    first = min((at for at in firsts if at is not None), default=now)
+    span = now - max(first, since)
     return next((r for r in Resolution if span / r <= POINTS_MAX / 2), Resolution.HOUR)
 
 
