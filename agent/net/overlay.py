@@ -92,7 +92,6 @@ class Overlay:
         if identity.peer_id != network.peer_id:
             raise ValueError("the overlay signs with the network's identity")
         self.book = ContactBook()
-        self.peer_id = network.peer_id
         self._network = network
         self._identity = identity
         self._experiment = experiment
@@ -155,10 +154,6 @@ class Overlay:
             except UnicodeDecodeError:
                 logger.info("%s announces an address that is no text", record.owner.short)
         return [(peer, address) for peer, address in self.book.entries() if peer != self._network.peer_id]
-
-    @property
-    def peer_id(self) -> PeerId:
-        return self._network.peer_id
 
     @property
     def neighbours(self) -> list[PeerId]:
