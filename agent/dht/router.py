@@ -175,7 +175,9 @@ class Router:
         second = None
         for contact in self._candidates(leg, key):
             peer = contact.peer
-            if peer == leg.origin.peer or peer == leg.source or peer in leg.avoid or core.is_suspect(peer):
+            if peer == leg.origin.peer or peer == leg.source or peer in leg.avoid:
+                continue
+            if core.is_suspect(peer) and not (leg.kind == Kind.SEND and contact.key == key):  # nobody else will do
                 continue
             if later and peer in used:
                 second = second or contact

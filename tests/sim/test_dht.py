@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from agent.dht import events
@@ -9,6 +13,8 @@ from agent.dht.config import DhtConfig
 from agent.errors import CallRefused, NotReachable
 from agent.identity import PeerId
 from tests.sim.driver import START, Sim, make_record
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def grown(n: int, seed: int = 0, *, settle_s: float = 20.0) -> Sim:
@@ -225,3 +231,19 @@ def test_an_overlay_of_a_hundred_routes_in_few_hops() -> None:
 def test_the_same_seed_gives_the_same_course_of_events() -> None:
     first, second, other = grown(20, 5), grown(20, 5), grown(20, 6)
     assert first.trace.digest() == second.trace.digest() != other.trace.digest()
+
+
+def test_the_course_of_events_does_not_depend_on_hash_seeds() -> None:
+    program = "from tests.sim.test_dht import grown; s = grown(12, 3); s.put(s.alive()[0], 'a'); print(s.trace.hexdigest())"
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1
