@@ -32,7 +32,7 @@ from agent.experts.leases import (
     Stored,
 )
 from agent.experts.records import HOSTS, HostRecord, Lease, PrefixHint, StoredRecord
-from agent.experts.server import ExpertServer
+from agent.experts.server import HostedInfo
 from agent.experts.state import ExpertState
 from agent.grid import ExpertId
 from agent.identity import PeerId
@@ -54,6 +54,14 @@ class RecordOverlay(Protocol):
     async def put_many(self, entries: Sequence[Entry]) -> list[int]: ...
 
 
+class Hosting(Protocol):
+    """The part of ExpertServer that is needed here."""
+
+    async def host(self, uid: ExpertId, state: ExpertState | None = None) -> None: ...
+    async def drop(self, uid: ExpertId) -> ExpertState | None: ...
+    def hosted(self) -> Mapping[ExpertId, HostedInfo]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Clocks:
     """`monotonic` for everything here; `unix` for the expiry of records."""
@@ -68,7 +76,7 @@ class Custodian:
     def __init__(
         self,
         overlay: RecordOverlay,
-        server: ExpertServer,
+        server: Hosting,
         manifest: Manifest,
         *,
         capacity: int,
