@@ -52,7 +52,8 @@ class MixtureOfExperts(nn.Module):
     the input or the gate. The layer keeps no state between calls: several threads may run it at once, each with its own
     copy if they use `torch.func.functional_call` (which swaps a module's parameters while it runs).
 
-    Calls block the calling thread, in backward the thread that runs autograd.
+    Calls block the calling thread, in backward the thread that runs autograd. The trunk may be on any device; experts get
+    and give tensors in the CPU's memory.
     """
 
     def __init__(self, d_model: int, grid: Grid, k_best: int, *, experts: Experts, config: MixtureConfig | None = None) -> None:
@@ -79,7 +80,8 @@ class MixtureOfExperts(nn.Module):
         scores_UK = gating.chosen_scores(logits_UG, chosen_UK, self.grid.shape)
         weights_UK = quorum.mixture_weights(scores_UK, answered_UK)
         y_UND = quorum.combine(weights_UK, outputs_UKND)
-        balance = gating.balance_loss(logits_UG, asking.first_choice_UK, self.grid.shape, asking.live_E)
+        live_E = None if asking.live_E is None else asking.live_E.to(x_BTD.device)
+        balance = gating.balance_loss(logits_UG, asking.first_choice_UK.to(x_BTD.device), self.grid.shape, live_E)
         return y_UND.reshape(B, T, D), balance
 
 
@@ -107,13 +109,16 @@ class _Asking:
         self.keep = keep
 
     def run(self, x_UND: Tensor, logits_UG: Tensor) -> tuple[Tensor, Tensor, Tensor, list[_Group]]:
-        """Answers [U, K, N, D] (zeros where none), the experts asked last [U, K], who of them answered, and their calls."""
+        """Answers [U, K, N, D] (zeros where none), the experts asked last [U, K], who of them answered, and their calls.
+
+        Everything is on the CPU.
+        """
         choice = self.experts.choose(self.grid, logits_UG, self.k)
         self.first_choice_UK, self.live_E = choice.chosen_UK, choice.live_E
         chosen_UK = choice.chosen_UK.clone()
         outputs_UKND = x_UND.new_zeros(len(x_UND), self.k, *x_UND.shape[1:])
         answered_UK = torch.zeros_like(chosen_UK, dtype=torch.bool)
-        groups = self._call(torch.arange(len(x_UND), device=x_UND.device), chosen_UK, x_UND, outputs_UKND, answered_UK)
+        groups = self._call(torch.arange(len(x_UND)), chosen_UK, x_UND, outputs_UKND, answered_UK)
         tried_UM = chosen_UK
         for _ in range(self.config.rounds - 1):
             units = quorum.unanswered(answered_UK, chosen_UK)
@@ -152,7 +157,8 @@ class _AskExperts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_UND: Tensor, logits_UG: Tensor, asking: _Asking) -> tuple[Tensor, Tensor, Tensor]:
-        outputs_UKND, chosen_UK, answered_UK, groups = asking.run(x_UND, logits_UG)
+        outputs_UKND, chosen_UK, answered_UK, groups = asking.run(x_UND.cpu(), logits_UG.cpu())
+        outputs_UKND, chosen_UK, answered_UK = (t.to(x_UND.device) for t in (outputs_UKND, chosen_UK, answered_UK))
         ctx.save_for_backward(x_UND)
         ctx.experts, ctx.groups = asking.experts, groups
         ctx.mark_non_differentiable(chosen_UK, answered_UK)
@@ -161,7 +167,7 @@ class _AskExperts(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_UKND: Tensor, *_: Tensor) -> tuple[Tensor | None, None, None]:
-        (x_UND,) = ctx.saved_tensors
+        x_UND, grad_UKND = ctx.saved_tensors[0].cpu(), grad_UKND.cpu()
         width = x_UND.shape[-1]
         groups: Sequence[_Group] = ctx.groups
         experts: Experts = ctx.experts
@@ -182,7 +188,7 @@ class _AskExperts(torch.autograd.Function):
         for group, gradient in zip(groups, gradients, strict=True):
             if gradient is not None:
                 grad_UND.index_add_(0, group.units, gradient.reshape(len(group.units), *x_UND.shape[1:]).to(x_UND))
-        return grad_UND, None, None
+        return grad_UND.to(ctx.saved_tensors[0].device), None, None
 
 
 def _by_expert(chosen_UK: Tensor, units_max: int) -> list[tuple[int, Tensor, Tensor]]:
