@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from agent.experts.directory import Directory
 from agent.experts.server import ExpertServer
-from agent.grid import Grid
+from agent.grid import ExpertId, Grid
 from agent.net.network import Network
 from agent.reports import Connection, HostedExpert, Report
 from agent.telemetry import Telemetry
@@ -36,8 +36,8 @@ class Parts:
     training: Training | None = None
     coordinator_bytes: Callable[[], int] = lambda: 0
     """Bytes exchanged with the coordinator so far, both directions."""
-    lease_epoch: Callable[[str], int] = lambda uid: 0
-    """The epoch of our lease on an expert."""
+    leases: Callable[[], Mapping[ExpertId, int]] = dict
+    """The experts that this agent holds a lease on, with its epoch."""
 
 
 class Reporter:
@@ -100,14 +100,12 @@ class Reporter:
         )
 
     def _hosted(self) -> tuple[HostedExpert, ...]:
+        """Experts that are held under a lease and served."""
         if self.parts.server is None:
             return ()
+        leases = self.parts.leases()
         return tuple(
-            HostedExpert(
-                uid=str(uid),
-                epoch=self.parts.lease_epoch(str(uid)),
-                version=info.version,
-                rows=info.rows_forward + info.rows_backward,
-            )
+            HostedExpert(uid=str(uid), epoch=leases[uid], version=info.version, rows=info.rows_forward + info.rows_backward)
             for uid, info in self.parts.server.hosted().items()
+            if uid in leases
         )

@@ -156,6 +156,11 @@ class Overlay:
         return [(peer, address) for peer, address in self.book.entries() if peer != self._network.peer_id]
 
     @property
+    def peer_id(self) -> PeerId:
+        """Ours."""
+        return self._network.peer_id
+
+    @property
     def neighbours(self) -> list[PeerId]:
         """Connected peers, closest first."""
         return self._node.neighbours
