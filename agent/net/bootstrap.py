@@ -22,10 +22,11 @@ from websockets.http11 import Request, Response
 
 from agent.errors import AddressInUse, ConfigError, LocalError, NotReachable, RemoteError
 from agent.identity import PeerId
+from agent.net.ice import host_addresses
 from agent.net.network import Network
 from agent.net.offers import SEALED_BYTES_MAX
 
-REFUSED, TOO_SLOW, MALFORMED = 4403, 4408, 4400
+REFUSED, TOO_SLOW, MALFORMED, GOING_AWAY = 4403, 4408, 4400, 1001
 REASON_BYTES_MAX = 120
 """RFC 6455, section 5.5: a close reason has at most 123 bytes."""
 
@@ -82,6 +83,7 @@ class BootstrapServer:
         self._config = config or BootstrapConfig()
         self._rates = Rates(self._config)
         self._server: Server | None = None
+        self._answering: set[asyncio.Task[bytes]] = set()  # sessions_max
         self.offers_answered = 0
         self.offers_refused = 0
 
@@ -117,12 +119,16 @@ class BootstrapServer:
         return int(self._server.sockets[0].getsockname()[1])
 
     def address(self, host: str | None = None) -> str:
-        """What others use, with `host` as they see this machine."""
-        return format_address(host or self._host, self.port, self._network.peer_id)
+        """What others use, with `host` as they see this machine; by default what we listen on, or one of our addresses."""
+        if host is None:
+            host = host_addresses("auto")[0] if self._host in ("0.0.0.0", "::", "") else self._host
+        return format_address(host, self.port, self._network.peer_id)
 
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
+            for task in self._answering:
+                task.cancel()
             await self._server.wait_closed()
 
     def _connection_type(self) -> type[ServerConnection]:
@@ -154,9 +160,10 @@ class BootstrapServer:
                 offer = await connection.recv()
             if isinstance(offer, str):
                 code, reason = MALFORMED, "an offer is a binary message"
+            elif (answer := await self._answer(offer)) is None:
+                code, reason = GOING_AWAY, "this peer is closing"
             else:
-                async with asyncio.timeout(self._config.answer_timeout_s):
-                    await connection.send(await self._network.answer(offer))
+                await connection.send(answer)
                 self.offers_answered += 1
         except TimeoutError:
             code, reason = TOO_SLOW, "that took too long"
@@ -167,6 +174,18 @@ class BootstrapServer:
         if code != 1000:
             self.offers_refused += 1
         await connection.close(code, reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore"))
+
+    async def _answer(self, offer: bytes) -> bytes | None:
+        """The network's answer, in a task that `close` can end; then it is None. Raises RemoteError, TimeoutError."""
+        task = asyncio.get_running_loop().create_task(self._network.answer(offer))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+        try:
+            async with asyncio.timeout(self._config.answer_timeout_s):
+                await asyncio.wait({task})
+        finally:
+            task.cancel()
+        return None if task.cancelled() else task.result()
 
 
 class BootstrapSignaler:

@@ -49,13 +49,16 @@ class NetworkConfig:
     """After `Network.dialer` failed for a peer, calls to it fail at once for so long."""
     answers_max: int = 32
     """Offers of others that are being answered or opened at one time."""
+    answer_grace_s: float = 5.0
+    """At that limit, one that has not opened for so long gives way: honest ones take a second or two."""
     dials_max: int = 64
     """Peers that we are dialing at one time."""
     connections_max: int = 512
     """Beyond so many connections, offers of others are refused."""
 
     def __post_init__(self) -> None:
-        if min(self.open_timeout_s, self.handshake_timeout_s, self.reach_timeout_s) <= 0 or self.redial_pause_s < 0:
+        times = (self.open_timeout_s, self.handshake_timeout_s, self.reach_timeout_s)
+        if min(times) <= 0 or min(self.redial_pause_s, self.answer_grace_s) < 0:
             raise ConfigError("the network's times must be positive")
         if min(self.answers_max, self.dials_max, self.connections_max, self.bulk_room_bytes) < 1:
             raise ConfigError("the network's limits must be positive")
@@ -101,6 +104,7 @@ class Introducer:
         self._news: dict[PeerId, asyncio.Future[None]] = {}  # one per dial
         self._inbound: dict[PeerId, asyncio.Task[None]] = {}  # answers_max
         self._answering: dict[PeerId, int] = {}  # answers_max
+        self._opening_since: dict[asyncio.Task[None], float] = {}  # of _inbound, the oldest first
         self._closed = False
 
     async def close(self) -> None:
@@ -193,7 +197,7 @@ class Introducer:
         """See Network.answer."""
         offer = self._offers.open_offer(sealed_offer, now=self._clock())
         peer = offer.peer
-        if self._closed or sum(self._answering.values()) >= self._config.answers_max:
+        if self._closed or not self._has_turn():
             raise RemoteError("this peer is setting up too many connections at the moment; try again")
         if not self._meeting.has_room(peer):
             raise RemoteError("this peer has as many connections as it takes")
@@ -213,12 +217,24 @@ class Introducer:
                 older.cancel()
                 await asyncio.wait({older})
             opening = self._start(self._inbound, peer, self._open(offer, answered))
+            self._opening_since[opening] = asyncio.get_running_loop().time()
             opening.add_done_callback(lambda _: answered.abandon())
             handed_over = True
             return self._offers.make_answer(offer, answered.description, now=self._clock())
         finally:
             if not handed_over:
                 self._answered(peer)
+
+    def _has_turn(self) -> bool:
+        """Whether one more offer can be answered; the opening that is longest under way may have to make room."""
+        if sum(self._answering.values()) < self._config.answers_max:
+            return True
+        oldest, since = next(iter(self._opening_since.items()), (None, 0.0))
+        if oldest is None or asyncio.get_running_loop().time() - since < self._config.answer_grace_s:
+            return False
+        del self._opening_since[oldest]
+        oldest.cancel()
+        return True
 
     async def _open(self, offer: Offer, answered: AnsweredLink) -> None:
         try:
@@ -244,6 +260,7 @@ class Introducer:
             if table.get(peer) is task:
                 del table[peer]
             if table is self._inbound:
+                self._opening_since.pop(task, None)
                 self._answered(peer)
             if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, HiveError):
                 logger.error("connecting to %s failed", peer.short, exc_info=error)

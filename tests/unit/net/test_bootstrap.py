@@ -45,6 +45,29 @@ async def test_a_peer_is_reached_by_its_address(town: Town, server: BootstrapSer
     assert server.offers_answered == 1 and server.offers_refused == 0
 
 
+async def test_closing_does_not_wait_for_an_answer_that_takes_long(town: Town, server: BootstrapServer) -> None:
+    asked = asyncio.Event()
+
+    async def answer(sealed: bytes) -> bytes:
+        asked.set()
+        await asyncio.Event().wait()
+        return b""
+
+    town.signaler.networks[BOB.peer_id].answer = answer  # type: ignore[method-assign]
+    exchange = asyncio.create_task(BootstrapSignaler(server.address()).exchange(BOB.peer_id, b"offer"))
+    await asked.wait()
+    await server.close()
+    with pytest.raises(NotReachable, match="refused"):
+        await exchange
+
+
+async def test_an_address_for_others_names_a_machine(town: Town) -> None:
+    server = BootstrapServer(town.join(BOB), "0.0.0.0", 0)
+    await server.start()
+    assert "0.0.0.0" not in server.address() and server.address("hive.example").startswith("ws://hive.example:")
+    await server.close()
+
+
 async def test_a_taken_port_is_named(town: Town, server: BootstrapServer) -> None:
     second = BootstrapServer(town.join(ALICE), "127.0.0.1", server.port)
     with pytest.raises(AddressInUse, match=f"port {server.port} .* --listen"):

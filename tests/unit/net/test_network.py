@@ -18,6 +18,7 @@ from agent.errors import (
 from agent.identity import PeerId
 from agent.net.network import Network, NetworkConfig, Reply, Request
 from agent.net.transport import Lane
+from agent.wire.config import WireConfig
 from tests.unit.net.peers import ALICE, BOB, CHARLIE, Heard, Town, until
 
 
@@ -313,6 +314,31 @@ async def test_offers_beyond_the_limit_are_refused_until_one_is_done(town: Town)
     await charlie.dial(bob.peer_id, town.signaler, timeout_s=5)
     dial.cancel()
     await asyncio.wait({dial})
+
+
+async def test_an_offer_that_does_not_open_gives_way_after_its_grace(town: Town) -> None:
+    town.config = NetworkConfig(answers_max=1, answer_grace_s=0)
+    bob = town.join(BOB)
+    alice, charlie = town.join(ALICE), town.join(CHARLIE)
+    town.signaler.gate = asyncio.Event()
+    dial = asyncio.create_task(alice.dial(bob.peer_id, town.signaler, timeout_s=5))
+    await until(lambda: len(town.signaler.carried) == 1)
+    await bob.answer(town.signaler.carried[0])
+    town.signaler.gate = None
+    await charlie.dial(bob.peer_id, town.signaler, timeout_s=5)
+    await until(lambda: not bob._introducer._opening_since and not bob._introducer._answering)
+    dial.cancel()
+    await asyncio.wait({dial})
+
+
+async def test_a_peer_that_is_silent_is_noticed(town: Town) -> None:
+    town.config = NetworkConfig(wire=WireConfig(ping_period_s=0.02, pings_unanswered_max=2))
+    alice, _ = await connected(town)
+    closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    alice.add_listener(lambda _: None, lambda _, why: closed.set_result(why))
+    town.fabric.links[0][0].cut()
+    async with asyncio.timeout(5):
+        assert "silent" in await closed
 
 
 async def test_connections_beyond_the_limit_are_refused(town: Town) -> None:
