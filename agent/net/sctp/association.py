@@ -27,11 +27,9 @@ from agent.net.sctp.reassembly import Reassembler
 from agent.net.sctp.receiver import Receiver
 from agent.net.sctp.reconfig import Resets
 from agent.net.sctp.rtt import RttEstimator
-from agent.net.sctp.sender import Sender, SenderCounts, SenderStart
+from agent.net.sctp.sender import Sender
+from agent.net.sctp.sent import SenderCounts, SenderStart
 from agent.net.sctp.shutdown import Shutdown
-
-BLACK_HOLE_ROUNDS = 3
-"""Timeouts in a row after which large packets are suspected."""
 
 
 class Association:
@@ -181,6 +179,7 @@ class Association:
             packets.append(self._framer.packet(sack_bytes(receiver.sack())))
         if not self._shutdown.quiet:
             packets += sender.transmit(now)
+            self._doubt_large_packets(sender, now)
         if self._shutdown.begun:
             packets += self._framed(self._shutdown.proceed(sender.idle, receiver.cumulative, now))
         return packets
@@ -194,8 +193,7 @@ class Association:
                 self._queue += self._handshake.tick(now)
                 return
             self._queue += self._sender.tick(now)
-            if self._sender.silent_rounds >= BLACK_HOLE_ROUNDS and self._mtu.black_hole(now):
-                self._sender.resize(self._mtu.packet_bytes)
+            self._doubt_large_packets(self._sender, now)
             self._queue += self._framed(self._heartbeat.tick(now))
             size = self._mtu.probe(now, self.rtt.smoothed_s or 0.0)
             if size is not None:
@@ -215,6 +213,12 @@ class Association:
         """End now, and tell the peer."""
         if not self._ended:
             self._abort(LinkClosed(f"sctp: {reason}"))
+
+    def _doubt_large_packets(self, sender: Sender, now: float) -> None:
+        if sender.black_hole_suspected:
+            sender.black_hole_suspected = False
+            if self._mtu.black_hole(now):
+                sender.resize(self._mtu.packet_bytes)
 
     # chunks
 

@@ -66,7 +66,7 @@ class Bbr:
     """See CongestionControl and the module."""
 
     def __init__(self, *, payload_bytes: int, initial_packets: int = 10, window_bytes_max: int = 16 << 20) -> None:
-        self.window = initial_packets * payload_bytes
+        self.window = self._initial_window = initial_packets * payload_bytes
         self.pacing_rate: float | None = None
         self.phase = Phase.STARTUP
         self._payload = payload_bytes
@@ -230,13 +230,16 @@ class Bbr:
         if not product:
             self.window = min(self.window + sample.acked_bytes, self._window_max)
             return
-        gain = _PACING_GAIN[self.phase]
-        self.pacing_rate = gain * self.rate
+        pace = _PACING_GAIN[self.phase] * self.rate
+        if self.phase is Phase.STARTUP:  # what we know is from a few packets yet: never slow down for it
+            pace = max(pace, self.pacing_rate or STARTUP_GAIN * self._initial_window / self._min_rtt)
+        self.pacing_rate = pace
         quanta = 3 * self.rate * QUANTUM_S
         window_gain = STARTUP_GAIN if self.phase is Phase.STARTUP else WINDOW_GAIN
         target = window_gain * product + quanta
         if self.phase is Phase.PROBE_RTT:
             target = 0.5 * product + quanta
         target = min(target, self._low, self._high if self.phase is not Phase.CRUISE else HEADROOM * self._high)
-        wanted = int(max(min(target, self._window_max), WINDOW_MIN_PACKETS * self._payload))
+        floor = self._initial_window if self.phase is Phase.STARTUP else 0
+        wanted = int(max(min(target, self._window_max), WINDOW_MIN_PACKETS * self._payload, floor))
         self.window = min(self.window + sample.acked_bytes, wanted) if self.window < wanted else wanted

@@ -40,7 +40,7 @@ class SctpConfig:
     """Whether to offer message interleaving (RFC 8260)."""
     zero_checksum: bool = True
     """Whether to offer leaving out the checksum (RFC 9653): only where DTLS is below."""
-    congestion: Literal["reno", "bbr"] = "reno"
+    congestion: Literal["reno", "bbr"] = "bbr"
     """Loss-based (`congestion.py`) or model-based (`bbr.py`)."""
     congestion_window_bytes_max: int = 16 << 20
     heartbeat_s: float = 15.0

@@ -12,67 +12,34 @@ each transmission enters and leaves the queue of transmissions once.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 from agent.errors import LinkClosed, ProtocolViolation
+from agent.net.sctp.config import PACKET_BYTES_BASE
 from agent.net.sctp.congestion import AckSample, CongestionControl
 from agent.net.sctp.intervals import newly_covered
 from agent.net.sctp.outbound import Outbound
 from agent.net.sctp.packet import DATA_HEADER_BYTES, IDATA_HEADER_BYTES, MASK_32, Framer, Sack
 from agent.net.sctp.rtt import RttEstimator
+from agent.net.sctp.sent import ACKED, IN_FLIGHT, LOST, SenderCounts, SenderStart, Sent
 
 REORDER_PACKETS = 3
 BURST_PACKETS = 128
 """Most packets that one `transmit` returns; the host calls again."""
 PACING_QUANTUM_S = 0.001
-"""How much of the paced rate may go out at once: hosts' timers are no finer."""
+"""How much of the paced rate goes out at once: hosts' timers are no finer."""
+CATCH_UP_S = 0.004
+"""How much may go out at once after the host was late; what a longer stall cost is not made up for."""
 TIMEOUTS_MAX = 10
-"""Retransmission timeouts in a row after which the peer is given up (RFC 9260 Association.Max.Retrans)."""
+"""Retransmission timeouts after which the peer is given up, if the first missing chunk is still the same (RFC 9260
+Association.Max.Retrans). Acknowledgements of later chunks do not count: they may be the same ones over and over."""
+TIMEOUTS_UNTIL_DOUBT = 3
+"""After so many, gap acknowledgements are taken for withdrawn, and large packets for lost in a black hole."""
+LOSSES_UNTIL_DOUBT = 6
+"""A large chunk that was lost so often suggests that packets of its size do not pass."""
+LOSSES_MAX = 40
+"""A chunk that was lost so often never gets through."""
 _HALF = 1 << 31
 _TRIM = 4096
-_IN_FLIGHT, _LOST, _ACKED = 0, 1, 2
-
-
-class Sent:
-    """One DATA chunk, from its first transmission to its acknowledgement."""
-
-    __slots__ = ("app_limited", "delivered", "delivered_at", "order", "packet", "repeated", "sent_at", "size", "state", "tsn")
-
-    def __init__(self, tsn: int, size: int, packet: bytes) -> None:
-        self.tsn = tsn
-        self.size = size
-        self.packet = packet
-        self.state = _IN_FLIGHT
-        self.order = 0
-        self.sent_at = 0.0
-        self.repeated = False
-        self.delivered = 0
-        self.delivered_at = 0.0
-        self.app_limited = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class SenderStart:
-    """What the handshake settled for the sending direction."""
-
-    tsn: int
-    """Unwrapped TSN of the first chunk."""
-    peer_window: int
-    packet_bytes: int
-    """Size of a full packet, common header included."""
-    interleave: bool
-
-
-@dataclass(kw_only=True)
-class SenderCounts:
-    """What has happened so far."""
-
-    packets: int = 0
-    retransmitted: int = 0
-    probes: int = 0
-    timeouts: int = 0
-    duplicates: int = 0
-    """Chunks that the peer got more than once: retransmissions that were not needed, or copies made on the way."""
 
 
 class Sender:
@@ -114,6 +81,10 @@ class Sender:
         self._waiting_for_pace = False
         self._timer_base = 0.0
         self._silent_rounds = 0
+        self._stalled_timeouts = 0
+        self._repeats_max = 0
+        self.black_hole_suspected = False
+        """Whether large packets seem not to pass; whoever acts on it sets it back."""
 
     @property
     def idle(self) -> bool:
@@ -141,7 +112,7 @@ class Sender:
         before = self.in_flight
         while self._lost and self.in_flight < limit and budget > 0 and len(packets) < BURST_PACKETS:
             sent = self._lost.popleft()
-            if sent.state == _LOST:
+            if sent.state == LOST:
                 self._repeat(sent, now)
                 packets.append(sent.packet)
                 budget -= sent.size
@@ -192,9 +163,12 @@ class Sender:
         return budget
 
     def _repeat(self, sent: Sent, now: float) -> None:
-        sent.repeated = True
+        sent.repeats += 1
+        self._repeats_max = max(self._repeats_max, sent.repeats)
+        if sent.repeats >= LOSSES_UNTIL_DOUBT and len(sent.packet) > PACKET_BYTES_BASE:
+            self.black_hole_suspected = True
         self.counts.retransmitted += 1
-        sent.state = _IN_FLIGHT
+        sent.state = IN_FLIGHT
         self._note_transmission(sent, now)
 
     def _note_transmission(self, sent: Sent, now: float) -> None:
@@ -213,7 +187,7 @@ class Sender:
         rate = self.congestion.pacing_rate
         if not rate:
             return float("inf")
-        quantum = max(PACING_QUANTUM_S, 2 * self._payload_max / rate)
+        quantum = max(CATCH_UP_S, 2 * self._payload_max / rate)
         self._paced_until = max(self._paced_until, now - quantum)
         return (now - self._paced_until) * rate
 
@@ -242,17 +216,20 @@ class Sender:
         if not acked:
             if self._peer_window < self._payload_max:
                 self._silent_rounds = min(self._silent_rounds, 1)
+                self._stalled_timeouts = 0
             return
         self._silent_rounds = 0
+        if cumulative >= head_tsn:
+            self._stalled_timeouts = 0
         self._timer_base = now
         self._finish_sack(acked, now)
 
     def _acknowledge(self, sent: Sent) -> None:
-        if sent.state == _ACKED:
+        if sent.state == ACKED:
             return
-        if sent.state == _IN_FLIGHT:
+        if sent.state == IN_FLIGHT:
             self.in_flight -= sent.size
-        sent.state = _ACKED
+        sent.state = ACKED
         self._delivered += sent.size
         self.unacknowledged -= sent.size
         if sent.order > self._newest_order:
@@ -279,7 +256,7 @@ class Sender:
         """Draw the conclusions from newly acknowledged bytes."""
         newest, rtt_s, interval_s = self._newest, None, 0.0
         if newest is not None:
-            if not newest.repeated:
+            if not newest.repeats:
                 rtt_s = max(now - newest.sent_at, 1e-6)
                 self._rtt.sample(rtt_s)
             interval_s = max(now - newest.delivered_at, now - newest.sent_at, 1e-6)
@@ -312,10 +289,10 @@ class Sender:
         queue = self._transmissions
         while queue:
             order, sent = queue[0]
-            if sent.state == _IN_FLIGHT and sent.order == order:
+            if sent.state == IN_FLIGHT and sent.order == order:
                 if (order > order_max or sent.sent_at > time_max) and sent.sent_at > surely_lost:
                     break
-                sent.state = _LOST
+                sent.state = LOST
                 self.in_flight -= sent.size
                 self._lost.append(sent)
                 lost += sent.size
@@ -347,25 +324,25 @@ class Sender:
 
     def tick(self, now: float) -> list[bytes]:
         """Return a probe if one is due; declare everything lost if that was in vain. Raises LinkClosed at the end."""
+        if self._repeats_max > LOSSES_MAX:
+            raise LinkClosed("sctp: a packet was lost again and again")
         if self._head == len(self._sent) or now < self._timer_base + self._patience_s():
             return []
         self._silent_rounds += 1
         self._timer_base = now
         if self._silent_rounds == 1:
             return self._probe(now)
-        if self._silent_rounds > TIMEOUTS_MAX:
+        self._stalled_timeouts += 1
+        if self._stalled_timeouts > TIMEOUTS_MAX:
             raise LinkClosed("sctp: the peer does not answer any more")
+        if self._stalled_timeouts >= TIMEOUTS_UNTIL_DOUBT:
+            self.black_hole_suspected = True
         self.counts.timeouts += 1
         self.congestion.timed_out(now)
         self._paced_until = now
         self._recovery_order = self._order - 1
-        self._lose_everything()
+        self._lose_everything(withdrawn=self._stalled_timeouts >= TIMEOUTS_UNTIL_DOUBT)
         return []
-
-    @property
-    def silent_rounds(self) -> int:
-        """Timeouts in a row without any acknowledgement; the first is the probe's."""
-        return self._silent_rounds
 
     def _patience_s(self) -> float:
         if self._silent_rounds == 0:
@@ -376,24 +353,30 @@ class Sender:
         """Send the newest chunk again, whatever the window says; its SACK shows what else is missing."""
         for index in range(len(self._sent) - 1, self._head - 1, -1):
             sent = self._sent[index]
-            if sent.state == _IN_FLIGHT:
+            if sent.state == IN_FLIGHT:
                 self.in_flight -= sent.size
                 self._repeat(sent, now)
                 self.counts.probes += 1
                 return [sent.packet]
         return []
 
-    def _lose_everything(self) -> None:
-        """Send again all that is not acknowledged for good: a peer may take gap acknowledgements back (section 6.2.1)."""
+    def _lose_everything(self, *, withdrawn: bool) -> None:
+        """Send again all that is in flight, and what was only acknowledged in gaps if the peer may have taken that back.
+
+        A peer may do so (section 6.2.1); it then acknowledges nothing more until it gets those chunks again.
+        """
         self._lost.clear()
         self._transmissions.clear()
-        self._gaps = []
+        if withdrawn:
+            self._gaps = []
         for index in range(self._head, len(self._sent)):
             sent = self._sent[index]
-            if sent.state == _IN_FLIGHT:
+            if sent.state == IN_FLIGHT:
                 self.in_flight -= sent.size
-            elif sent.state == _ACKED:
+            elif sent.state == ACKED:
+                if not withdrawn:
+                    continue
                 self._delivered -= sent.size
                 self.unacknowledged += sent.size
-            sent.state = _LOST
+            sent.state = LOST
             self._lost.append(sent)

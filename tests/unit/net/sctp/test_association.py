@@ -228,6 +228,34 @@ def test_packets_grow_with_the_path_and_shrink_with_it():
     assert link.run(60, lambda: len(link.ends[1].messages) == 2)
 
 
+def test_large_packets_that_vanish_among_small_ones_that_pass_are_noticed():
+    """Control keeps being acknowledged, so no timeout ever fires; the bulk message must not wait for ever."""
+    link = opened()
+    link.run(5)
+    assert link.ends[0].association.packet_bytes == 16384
+    link.weather.size_max = 1400
+    link.send(0, 1, bytes(50_000))
+    for _ in range(400):
+        link.send(0, 0, b"small")
+        link.run(0.01)
+    assert link.ends[0].association.path_fell_back
+    link.weather.size_max = 1 << 20
+    assert link.run(10, lambda: any(m.stream == 1 for m in link.ends[1].messages))
+
+
+def test_one_packet_that_never_passes_ends_the_association():
+    link = opened(1, Weather(), SMALL)
+    link.weather.size_max = 1000
+    link.send(0, 1, bytes(3000))
+    for _ in range(6000):
+        if link.ends[0].ended:
+            break
+        link.send(0, 0, b"small")
+        link.run(0.01)
+    assert isinstance(link.ends[0].ended.error, LinkClosed)
+    assert "again and again" in str(link.ends[0].ended.error)
+
+
 def exchange_one(link: VirtualLink) -> None:
     assert link.run(5, lambda: bool(link.ends[1].messages))
 
