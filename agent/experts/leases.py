@@ -76,7 +76,7 @@ class LeaseConfig:
     @property
     def release_s(self) -> float:
         """What a lease that is given up still lives: long enough to be read once by all."""
-        return self.lease_s / 4
+        return self.lease_s / 3
 
 
 @dataclass(frozen=True, slots=True)
