@@ -33,7 +33,7 @@ class Neighbour:
 class RoutingTable:
     """Connected peers (no more than the host lets in; `victim` names whom to close above the limit) and known contacts."""
 
-    __slots__ = ("_buckets", "_config", "_mask", "_siblings", "connected", "known", "me")
+    __slots__ = ("_buckets", "_config", "_mask", "_siblings", "_strata", "connected", "known", "me")
 
     def __init__(self, me: Contact, config: DhtConfig) -> None:
         self.me = me
@@ -41,6 +41,7 @@ class RoutingTable:
         self.connected: dict[PeerId, Neighbour] = {}
         self.known: dict[PeerId, Contact] = {}
         self._buckets: dict[int, list[Contact]] = {}
+        self._strata: dict[int, int] = {}  # bucket -> bit s is set if there is a connection in stratum s
         self._siblings: list[Contact] | None = None  # until the next change
         self._mask = 0  # bit i is set if bucket i is not empty
 
@@ -53,6 +54,7 @@ class RoutingTable:
         self._siblings = None
         bucket = bucket_of(self.me.key, contact.key)
         self._buckets.setdefault(bucket, []).append(contact)
+        self._count_strata(bucket)
         if bucket >= 0:
             self._mask |= 1 << bucket
         return True
@@ -71,6 +73,7 @@ class RoutingTable:
             del self._buckets[bucket]
             if bucket >= 0:
                 self._mask &= ~(1 << bucket)
+        self._count_strata(bucket)
         return neighbour.contact
 
     def learn(self, contact: Contact) -> bool:
@@ -132,10 +135,9 @@ class RoutingTable:
         """The bucket of our furthest sibling, below which siblings cover everything; 256 if they are too few."""
         return self.reach().bit_length() - 1
 
-    def covered(self, bucket: int) -> set[int]:
-        """The strata of a bucket in which there is a connection."""
-        bits = self._config.stratum_bits
-        return {stratum_of(c.key, bucket, bits) for c in self._buckets.get(bucket, ())}
+    def is_covered(self, bucket: int, stratum: int) -> bool:
+        """True if there is a connection in that part of that bucket."""
+        return bool(self._strata.get(bucket, 0) >> stratum & 1)
 
     def victim(self, now: float) -> Contact | None:
         """Whom to disconnect when there are too many: never one of our siblings; one that has just connected (it may be joining
@@ -160,6 +162,16 @@ class RoutingTable:
                 if contact.peer not in spared:
                     crowds.setdefault((bucket, stratum_of(contact.key, bucket, bits)), []).append(contact)
         return max(crowds.items(), key=lambda entry: (len(entry[1]), *entry[0]), default=(None, []))[1]
+
+    def _count_strata(self, bucket: int) -> None:
+        mask = 0
+        if bucket >= 0:
+            for contact in self._buckets.get(bucket, ()):
+                mask |= 1 << stratum_of(contact.key, bucket, self._config.stratum_bits)
+        if mask:
+            self._strata[bucket] = mask
+        else:
+            self._strata.pop(bucket, None)
 
     def _sorted(self, bucket: int, key: int) -> list[Contact]:
         contacts = self._buckets[bucket]

@@ -82,12 +82,14 @@ class Upkeep:
         me, bits, reach = self._core.me.key, self._core.config.stratum_bits, table.reach()
         near = False
         for contact in peers:
+            if contact.peer in table.connected:
+                continue
             if contact.key ^ me < reach:
                 table.learn(contact)
                 near = near or contact.peer in table.known
             else:
                 bucket = bucket_of(me, contact.key)
-                if stratum_of(contact.key, bucket, bits) not in table.covered(bucket):
+                if not table.is_covered(bucket, stratum_of(contact.key, bucket, bits)):
                     table.learn(contact)
         if near:
             self._dial_siblings()
@@ -268,7 +270,7 @@ class Upkeep:
             self._round = self._uncovered()
         while self._round:
             bucket, stratum = self._round.pop(0)
-            if stratum in core.table.covered(bucket) or bucket <= core.table.sibling_bucket():
+            if core.table.is_covered(bucket, stratum) or bucket <= core.table.sibling_bucket():
                 continue
             if not self._dial_known(bucket, stratum):
                 key = core.space.in_stratum(core.me.key, bucket, stratum, core.config.stratum_bits, core.rng)
@@ -282,8 +284,8 @@ class Upkeep:
         lowest = core.table.sibling_bucket()
         strata: list[tuple[int, int]] = []
         for bucket in range(core.space.bits - 1, lowest, -1):
-            covered = core.table.covered(bucket)
-            strata += [(bucket, s) for s in range(1 << min(core.config.stratum_bits, bucket)) if s not in covered]
+            parts = range(1 << min(core.config.stratum_bits, bucket))
+            strata += [(bucket, s) for s in parts if not core.table.is_covered(bucket, s)]
         return strata
 
     def _refreshed(self, bucket: int, stratum: int) -> Callable[[list[Contact]], None]:
@@ -295,7 +297,7 @@ class Upkeep:
 
     def _dial_known(self, bucket: int, stratum: int) -> bool:
         core = self._core
-        if stratum in core.table.covered(bucket) or len(core.table.connected) >= core.config.links_max:
+        if core.table.is_covered(bucket, stratum) or len(core.table.connected) >= core.config.links_max:
             return False
         me, bits = core.me.key, core.config.stratum_bits
         fitting = [

@@ -90,6 +90,16 @@ def test_siblings_cover_the_buckets_at_and_below_the_furthest() -> None:
     assert table(0, 1, 2, 3).sibling_bucket() == 256
 
 
+def test_a_part_of_a_bucket_is_covered_while_a_connection_is_in_it() -> None:
+    made = table(0, 0b1010_0000, 0b1010_0001)
+    assert [made.is_covered(7, s) for s in range(4)] == [False, True, False, False]
+    made.remove(at(0b1010_0000).peer)
+    assert made.is_covered(7, 0b01)
+    made.remove(at(0b1010_0001).peer)
+    assert not made.is_covered(7, 0b01)
+    assert not made.is_covered(6, 0)
+
+
 def test_the_victim_is_the_newest_of_the_most_crowded_stratum() -> None:
     near = (1, 2, 3, 4)
     made = table(0, *near, 0b1000_0000, 0b1000_0001, 0b1100_0000, 0b0100_0000)
