@@ -13,6 +13,7 @@ from typing import Protocol
 
 from agent.errors import CallRefused, HandshakeRejected, HiveError, LinkClosed, ProtocolViolation, RemoteError
 from agent.identity import PeerId
+from agent.net.alarm import Alarm
 from agent.net.offers import Offer
 from agent.net.transport import Lane, Link, LinkKind
 from agent.wire.connection import Buffer, Cancelled, Connection, Event, Failed, Notified, Requested, Responded, WireConfig
@@ -89,7 +90,7 @@ class PeerConnection:
         self._initiator = False
         self._calls: dict[int, asyncio.Future[Reply]] = {}
         self._serving: dict[int, asyncio.Task[None]] = {}  # WireConfig.inbound_calls_max
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._tick)
         self._closed: HiveError | None = None
 
     async def open(self, *, initiator: bool, timeout_s: float) -> None:
@@ -199,13 +200,10 @@ class PeerConnection:
         except LinkClosed:  # on_closed follows
             return
         deadline = self._wire.next_deadline()
-        if deadline is not None and (self._timer is None or deadline < self._timer.when()):
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(deadline, self._tick)
+        if deadline is not None:
+            self._alarm.set(deadline)
 
     def _tick(self) -> None:
-        self._timer = None
         if self._wire is None or self._closed is not None:
             return
         try:
@@ -219,8 +217,7 @@ class PeerConnection:
         if self._closed is not None:
             return
         self._closed = error
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         if not self._ready.done():
             self._ready.set_exception(error)
             self._ready.exception()  # open() gets it, if it still waits

@@ -20,6 +20,7 @@ from OpenSSL import SSL
 
 from agent.errors import LinkClosed, ProtocolViolation
 from agent.net import aiortc_seam, dcep
+from agent.net.alarm import Alarm
 from agent.net.dtls_io import DtlsClosed, DtlsRecords
 from agent.net.sctp.association import Association
 from agent.net.sctp.config import PACKET_BYTES_BASE, PACKET_BYTES_MAX, SctpConfig
@@ -51,6 +52,9 @@ def data_path(
 class FastPath:
     """See stock.DataPath. All methods belong to the event loop."""
 
+    packet_bytes_max = PACKET_BYTES_MAX
+    """Largest packet that path MTU discovery may find. Measurements set it lower."""
+
     def __init__(self, dtls: RTCDtlsTransport, events: PathEvents, *, window_bytes: int, message_bytes_max: int) -> None:
         self._tell = events
         self._loop = asyncio.get_running_loop()
@@ -59,7 +63,7 @@ class FastPath:
         self._window_bytes = window_bytes
         self._message_bytes_max = message_bytes_max
         self._association: Association | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._alarm_rang, slack_s=_TIMER_SLACK_S)
         self._turn: asyncio.Handle | None = None
         self._buffered = 0
         self._told_end = False
@@ -73,7 +77,7 @@ class FastPath:
             message_bytes_max=self._message_bytes_max,
             window_bytes=max(self._window_bytes, 4 * PACKET_BYTES_MAX),
             window_bytes_max=max(self._window_bytes, 4 * PACKET_BYTES_MAX) * WINDOW_GROWTH,
-            packet_bytes_max=PACKET_BYTES_MAX if batched is not None and batched.can_probe else PACKET_BYTES_BASE,
+            packet_bytes_max=self.packet_bytes_max if batched is not None and batched.can_probe else PACKET_BYTES_BASE,
         )
         self._association = Association(config, random.SystemRandom())
         self._association.begin(self._loop.time())
@@ -233,16 +237,10 @@ class FastPath:
     def _set_timer(self) -> None:
         association = self._association
         deadline = association.next_deadline() if association is not None and not self._told_end else None
-        if deadline is None:
-            return
-        if self._timer is not None:
-            if self._timer.when() <= deadline + _TIMER_SLACK_S:
-                return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(deadline, self._timer_fired)
+        if deadline is not None:
+            self._alarm.set(deadline)
 
-    def _timer_fired(self) -> None:
-        self._timer = None
+    def _alarm_rang(self) -> None:
         if self._association is not None and not self._told_end:
             self._association.tick(self._loop.time())
             self._batch_end()
@@ -257,8 +255,7 @@ class FastPath:
 
     def _stop(self) -> None:
         self._told_end = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         if self._turn is not None:
             self._turn.cancel()
         self._socket.close()

@@ -22,6 +22,7 @@ from agent.dht.node import DhtNode
 from agent.dht.records import SUBKEY_CHARS_MAX, Record, SignatureCheck, sign
 from agent.errors import CallRefused, CallTimeout, HiveError, LinkClosed, LocalError, NotReachable, RecordError, RemoteError
 from agent.identity import Identity, PeerId
+from agent.net.alarm import Alarm
 from agent.net.membership import Contact, ContactBook, Membership
 from agent.net.network import Network
 
@@ -103,7 +104,7 @@ class Overlay:
         self._signaler = OverlaySignaler(self, config.dial_timeout_s)
         self._effects: deque[events.Effect] = deque()
         self._performing = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._wake)
         self._ops: dict[int, asyncio.Future[Any]] = {}  # operations_max, by the node
         self._last_op = 0
         self._sequence = 0
@@ -234,8 +235,7 @@ class Overlay:
             return
         self._closed = True
         self._network.dialer = None
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         for future in self._ops.values():
             if not future.done():
                 future.set_exception(LinkClosed("the overlay was closed"))
@@ -266,7 +266,6 @@ class Overlay:
             self._perform(self._node.handle(event, self._clock()))
 
     def _wake(self) -> None:
-        self._timer = None
         self._perform(self._node.tick(self._clock()))
 
     def _perform(self, effects: list[events.Effect]) -> None:
@@ -306,12 +305,7 @@ class Overlay:
         deadline = self._node.next_deadline()
         if self._closed or deadline is None:
             return
-        loop = asyncio.get_running_loop()
-        when = loop.time() + max(0.0, deadline - self._clock())
-        if self._timer is None or when < self._timer.when() - 1e-3:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = loop.call_at(when, self._wake)
+        self._alarm.set(asyncio.get_running_loop().time() + max(0.0, deadline - self._clock()))
 
     def _received(self, peer: PeerId, header: bytes) -> None:
         """Raises ProtocolViolation, for which the network closes that connection."""
