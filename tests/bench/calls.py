@@ -1,0 +1,131 @@
+"""Calls between two processes over a real connection: throughput, CPU per megabyte, and what a small call waits during bulk.
+
+    python -m tests.bench.calls --data-path fast --megabytes 64 --in-flight 4
+
+The callee sends the body back, and bytes count both ways. Prints one JSON object. CPU is the caller's; the callee's is alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import time
+from multiprocessing.connection import Connection
+from statistics import median, quantiles
+
+from agent.identity import Identity, PeerId
+from agent.net.ice import IceConfig
+from agent.net.network import Network, NetworkConfig, Reply, Request
+from agent.net.webrtc import WebRtcConfig, WebRtcTransport
+from agent.wire.config import WireConfig
+
+CALLER, CALLEE = (Identity.from_seed(bytes([i]) * 32) for i in (1, 2))
+CALL_BYTES = 1 << 20
+TIMEOUT_S = 120.0
+
+
+class PipeSignaler:
+    """One offer through a pipe."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    async def exchange(self, peer: PeerId, sealed_offer: bytes) -> bytes:
+        self._pipe.send_bytes(sealed_offer)
+        return await asyncio.to_thread(self._pipe.recv_bytes)
+
+
+def network(identity: Identity, options: argparse.Namespace) -> Network:
+    """One end, as configured on the command line."""
+    transport = WebRtcTransport(WebRtcConfig(ice=IceConfig(loopback="always"), data_path=options.data_path))
+    config = NetworkConfig(wire=WireConfig(fragment_bytes=options.fragment_bytes), bulk_room_bytes=options.room_bytes)
+    return Network(identity=identity, experiment="bench", transport=transport, config=config)
+
+
+async def echo(request: Request) -> Reply:
+    return Reply(request.header, request.buffers)
+
+
+async def callee(pipe: Connection, options: argparse.Namespace) -> None:
+    """Answer until the caller leaves."""
+    end = network(CALLEE, options)
+    end.register("echo", echo)
+    gone = asyncio.Event()
+    end.add_listener(lambda _: None, lambda _, why: gone.set())
+    pipe.send_bytes(await end.answer(await asyncio.to_thread(pipe.recv_bytes)))
+    await gone.wait()
+    await end.close()
+
+
+async def timed(end: Network) -> float:
+    began = time.perf_counter()
+    await end.call(CALLEE.peer_id, "echo", b"x", timeout_s=TIMEOUT_S)
+    return 1e3 * (time.perf_counter() - began)
+
+
+async def caller(pipe: Connection, options: argparse.Namespace) -> dict[str, object]:
+    """Measure. Times in milliseconds."""
+    end = network(CALLER, options)
+    began = time.perf_counter()
+    await end.dial(CALLEE.peer_id, PipeSignaler(pipe), timeout_s=TIMEOUT_S)
+    dial_ms = 1e3 * (time.perf_counter() - began)
+    idle = [await timed(end) for _ in range(200)]
+    body = os.urandom(CALL_BYTES)
+    left = options.megabytes << 20
+    during: list[float] = []
+
+    async def worker() -> None:
+        nonlocal left
+        while left > 0:
+            left -= CALL_BYTES
+            await end.call(CALLEE.peer_id, "echo", b"", [body], timeout_s=TIMEOUT_S)
+
+    began, cpu = time.perf_counter(), time.process_time()
+    bulk = asyncio.gather(*(worker() for _ in range(options.in_flight)))
+    while not bulk.done():
+        during.append(await timed(end))
+        await asyncio.sleep(0.01)
+    await bulk
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    moved = 2 * (options.megabytes << 20) / 1e6
+    await end.close()
+    return {
+        "data_path": options.data_path,
+        "dial_ms": round(dial_ms, 1),
+        "small_call_idle_ms": round(median(idle), 2),
+        "small_call_during_bulk_ms": [round(median(during), 1), round(quantiles(during, n=100)[-1], 1)],
+        "megabytes_per_s": round(moved / seconds, 1),
+        "cpu_ms_per_megabyte": round(1e3 * cpu / moved, 1),
+        "load_1min": round(os.getloadavg()[0], 1),
+    }
+
+
+def other(pipe: Connection, options: argparse.Namespace) -> None:
+    asyncio.run(callee(pipe, options))
+
+
+def main() -> None:
+    """Run both processes and print the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-path", choices=("stock", "fast"), default="stock")
+    parser.add_argument("--megabytes", type=int, default=32, help="each way (default %(default)s)")
+    parser.add_argument("--in-flight", type=int, default=4, help="calls at a time (default %(default)s)")
+    parser.add_argument("--fragment-bytes", type=int, default=WireConfig().fragment_bytes)
+    parser.add_argument("--room-bytes", type=int, default=NetworkConfig().bulk_room_bytes)
+    options = parser.parse_args()
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=other, args=(there, options))
+    process.start()
+    try:
+        print(json.dumps(asyncio.run(caller(here, options))))
+    finally:
+        process.join(10)
+        if process.is_alive():
+            process.terminate()
+
+
+if __name__ == "__main__":
+    main()
