@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 HINT_LEASES = 3
 """Prefix hints live for so many leases, and are published once per lease: they may be stale, leases may not."""
+HOST_READ_S = 0.02
+"""The host records of an overlay of so many hosts are read at intervals of this times their number, up to a renewal's."""
 
 
 class RecordOverlay(Protocol):
@@ -95,6 +97,7 @@ class Custodian:
         self._retained: dict[ExpertId, ExpertState] = {}
         self._hints: dict[ExpertId, float] = {}
         self._locks: dict[ExpertId, asyncio.Lock] = {}
+        self._hosts_due = float("-inf")
         self._group: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()
         self.on_claimed: Callable[[ExpertId, int], None] = lambda uid, epoch: None
@@ -184,7 +187,9 @@ class Custodian:
         self.on_lost(uid, reason)
 
     async def _scan(self, scan: Scan) -> None:
-        names = [*map(str, scan.uids), HOSTS]
+        names = list(map(str, scan.uids))
+        if self._clocks.monotonic() >= self._hosts_due:
+            names.append(HOSTS)
         try:
             found = await self._overlay.get_many(names)
         except HiveError as e:
@@ -197,6 +202,8 @@ class Custodian:
             for uid, r in read.items()
         }
         hosts = self._read_hosts(found[HOSTS], now, unix) if HOSTS in found else None
+        if hosts is not None:
+            self._hosts_due = now + min(self._config.renew_s, HOST_READ_S * len(hosts))
         if self._directory is not None and read:
             self._directory.absorb(read)
         self._feed(Scanned(scan.scan, leases, hosts, int(unix)))

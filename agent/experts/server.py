@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 LOCAL = b""
 """The caller's name on the path that does not cross the network."""
 MiB = 1 << 20
+SWEEP_S = 5.0
 DONE_BYTES = 128
 """What the name of a finished backward is counted as."""
 FLOATS = frozenset(d for d in DTYPES.values() if d.is_floating_point)
@@ -118,6 +119,7 @@ class ExpertServer:
         self._answers: Kept[Computed] = Kept(config.answers)
         self._done: Kept[bool] = Kept(config.done)
         self._backwards: dict[CallKey, asyncio.Task[Computed]] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
         self.stats = ServerStats()
 
     def register(self, network: Network) -> None:
@@ -176,6 +178,7 @@ class ExpertServer:
         computed = await self._counted(self._runtime.compute(work))
         if keep and self._hosted.get(uid) is hosted:
             self._inputs.put(CallKey(caller, uid, call), work.rows_RD, work.rows_RD.nbytes, self._now())
+            self._sweep_later()
         hosted.rows_forward += len(inputs_RD)
         self.stats.forwards += 1
         self.stats.rows += len(inputs_RD)
@@ -220,6 +223,8 @@ class ExpertServer:
 
     async def close(self) -> None:
         """Refuse what waits, finish what computes. The experts' states are lost unless they were dropped first."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         await self._runtime.close()
         if self._backwards:
             await asyncio.wait(list(self._backwards.values()))
@@ -229,6 +234,7 @@ class ExpertServer:
         computed = await self._runtime.compute(work)
         now = self._now()
         self._done.put(key, True, DONE_BYTES, now)
+        self._sweep_later()
         self._inputs.pop(key, now)
         if self._hosted.get(key.uid) is hosted:
             self._answers.put(key, computed, computed.tensor_RD.nbytes, now)
@@ -302,6 +308,24 @@ class ExpertServer:
     def _answer(self, computed: Computed) -> Answer:
         load = self._runtime.load
         return Answer(computed.tensor_RD, computed.version, load.queue_rows, load.queue_s)
+
+    def _sweep_later(self) -> None:
+        """What is kept goes in time also where nobody calls any more."""
+        if self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeping = None
+        kept: list[Kept[Tensor] | Kept[Computed] | Kept[bool]] = [self._inputs, self._answers, self._done]
+        for store in kept:
+            store.expire(self._now())
+        if any(map(len, kept)):
+            self._sweep_later()
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of inputs and answers that are kept for callers."""
+        return self._inputs.nbytes + self._answers.nbytes
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -296,6 +296,25 @@ async def test_bad_host_records_are_left_out(bench: Bench) -> None:
 
 
 @on_virtual_clock
+async def test_many_host_records_are_read_less_often(bench: Bench) -> None:
+    def reads_of_hosts() -> int:
+        return sum(HOSTS in names for names in bench.store.reads)
+
+    bench.start()
+    await after(12.0)
+    alone = reads_of_hosts()
+    assert alone >= len(bench.store.reads) - 2
+    for i in range(150):
+        peer = PeerId(i.to_bytes(2, "big") * 16)
+        value = records.encode(HostRecord(100, True))
+        bench.store.put_many(peer, [Entry(name=HOSTS, subkey=str(peer), value=value, ttl_s=1000.0)])
+    await after(2.0)
+    before = reads_of_hosts()
+    await after(24.0)
+    assert 6 <= reads_of_hosts() - before <= 8
+
+
+@on_virtual_clock
 async def test_names_that_cannot_be_read_are_not_claimed(bench: Bench) -> None:
     bench.store.unread.add(str(GRID_FIRST))
     site = bench.start()

@@ -2,88 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from agent.errors import CallRefused, LocalError, ProtocolViolation
-from agent.experts import messages
-from agent.experts.backend import ExpertBackend, OptimizerConfig, expert_factory
+from agent.errors import CallRefused, LocalError
+from agent.experts.backend import expert_factory
 from agent.experts.batching import BatchingConfig
 from agent.experts.keeping import KeptLimits
-from agent.experts.messages import pack_backward, pack_forward, unpack_reply
 from agent.experts.server import DONE_BYTES, Answer, ExpertConfig, ExpertServer
 from agent.grid import ExpertId
-from agent.identity import Identity, PeerId
-from agent.manifest import GPTModel, Manifest, Rules
-from agent.net.network import Reply, Request
-
-A, B = ExpertId("ffn0", (0, 0)), ExpertId("ffn0", (0, 1))
-MANIFEST = Manifest(name="t", revision=1, title="t", model=GPTModel(d_model=8, heads=2, expert_hidden=16))
-ALICE, BOB = (Identity.from_seed(bytes([i]) * 32).peer_id for i in (1, 2))
-D = 8
-
-
-def call(i: int) -> bytes:
-    return i.to_bytes(16, "big")
-
-
-def rows(count: int = 4, seed: int = 0) -> Tensor:
-    return torch.randn(count, D, generator=torch.Generator().manual_seed(seed))
-
-
-def soon(seconds: float = 60.0) -> float:
-    return asyncio.get_running_loop().time() + seconds
-
-
-class Gate(nn.Module):
-    """The identity, once it is let through: holds a compute thread for as long as the test wants."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(D))
-        self.entered = threading.Semaphore(0)
-        self.open = threading.Event()
-        self.batches: list[int] = []
-
-    def forward(self, x_RD: Tensor) -> Tensor:
-        self.batches.append(len(x_RD))
-        self.entered.release()
-        assert self.open.wait(30)
-        return x_RD * self.scale
-
-
-class PlainNetwork:
-    """Carries calls from any peer to the handlers that were registered."""
-
-    def __init__(self) -> None:
-        self.handlers: dict[str, Callable[[Request], Awaitable[Reply]]] = {}
-
-    def register(self, method: str, handler: Callable[[Request], Awaitable[Reply]]) -> None:
-        self.handlers[method] = handler
-
-    async def call(self, peer: PeerId, method: str, packed: tuple[bytes, list[memoryview]], deadline: float) -> Reply:
-        header, buffers = packed
-        request = Request(peer=peer, method=method, header=header, buffers=[bytes(b) for b in buffers], deadline=deadline)
-        return await self.handlers[method](request)
-
-
-class Bench:
-    """A server whose experts are Gates, and their names."""
-
-    def __init__(self, config: ExpertConfig) -> None:
-        self.gates: dict[ExpertId, Gate] = {}
-        self.server = ExpertServer(config, self._make)
-
-    def _make(self, uid: ExpertId) -> ExpertBackend:
-        gate = self.gates[uid] = Gate()
-        return ExpertBackend(gate, OptimizerConfig(), width=D)
-
-    async def entered(self, uid: ExpertId) -> None:
-        """Wait until a batch of `uid` is on the compute thread."""
-        await asyncio.to_thread(self.gates[uid].entered.acquire)
+from agent.manifest import Manifest, Rules
+from tests.unit.experts.server_bench import ALICE, BOB, MANIFEST, A, B, Bench, D, call, refused, rows, soon
 
 
 @pytest.fixture
@@ -102,13 +34,6 @@ async def bench() -> AsyncIterator[Bench]:
     for gate in bench.gates.values():
         gate.open.set()
     await bench.server.close()
-
-
-async def refused(awaitable: Awaitable[Answer | Reply]) -> str:
-    with pytest.raises(CallRefused) as caught:
-        await awaitable
-    assert caught.value.code in messages.REFUSALS
-    return caught.value.code
 
 
 async def test_forward_and_backward_compute_what_the_expert_computes(server: ExpertServer) -> None:
@@ -342,73 +267,20 @@ async def test_closing_refuses_and_stops(bench: Bench) -> None:
     assert not [t for t in threading.enumerate() if t.name.startswith("hive-expert")]
 
 
+async def test_what_is_kept_goes_in_time_though_nobody_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.experts.server.SWEEP_S", 0.001)
+    brief = KeptLimits(bytes_max=10_000, entries_max=10, age_s=0.02)
+    server = ExpertServer(ExpertConfig(inputs=brief, answers=brief, done=brief), expert_factory(MANIFEST))
+    await server.host(A)
+    await server.forward(A, call(1), rows(), deadline=soon())
+    await server.backward(A, call(2), rows(), rows(), deadline=soon())
+    async with asyncio.timeout(30):
+        while server.kept_bytes or server._sweeping:  # noqa: ASYNC110 - timers of the server itself, nothing to wait on
+            await asyncio.sleep(0)
+    await server.close()
+
+
 async def test_limits_come_from_the_manifest() -> None:
     rules = Rules(batch_rows_max=16, experts_per_agent_max=3)
     config = ExpertConfig.of(Manifest(name="t", revision=1, title="t", rules=rules), torch_threads=1)
     assert (config.batching.batch_rows_max, config.experts_max, config.torch_threads) == (16, 3, 1)
-
-
-# Over the network
-
-
-@pytest.fixture
-def network(server: ExpertServer) -> PlainNetwork:
-    network = PlainNetwork()
-    server.register(network)  # type: ignore[arg-type]
-    return network
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-async def test_the_wire_carries_both_ways_in_the_callers_dtype(network: PlainNetwork, dtype: str) -> None:
-    reference = expert_factory(MANIFEST)(A)
-    x, g = rows(), rows(seed=1)
-    narrow = getattr(torch, dtype)
-    reply = await network.call(ALICE, messages.FORWARD, pack_forward(A, call(1), x, wire_dtype=dtype), soon())
-    info, y = unpack_reply(reply.header, reply.buffers, shape=(4, D))
-    assert info.tensor.dtype == dtype
-    assert torch.equal(y, reference.forward(x.to(narrow).float()).to(narrow).float())
-    reply = await network.call(ALICE, messages.BACKWARD, pack_backward(A, call(1), g, wire_dtype=dtype), soon())
-    info, back = unpack_reply(reply.header, reply.buffers, shape=(4, D))
-    assert (info.tensor.dtype, info.version) == (dtype, 1)
-    assert torch.equal(back, reference.backward(x.to(narrow).float(), g.to(narrow).float()).to(narrow).float())
-
-
-async def test_what_a_narrow_dtype_cannot_hold_saturates() -> None:
-    server = ExpertServer(ExpertConfig(), lambda uid: ExpertBackend(nn.Linear(D, D), OptimizerConfig(), width=D))
-    await server.host(A)
-    answer = await server.forward(A, call(1), torch.full((1, D), 6e4, dtype=torch.float16) * 1, deadline=soon())
-    assert bool(torch.isfinite(answer.tensor).all())
-    assert answer.tensor.dtype == torch.float16
-    await server.close()
-
-
-async def test_bad_tensors_over_the_wire_are_refused(network: PlainNetwork) -> None:
-    nan = torch.full((4, D), float("nan"))
-    assert await refused(network.call(ALICE, messages.FORWARD, pack_forward(A, call(1), nan), soon())) == "bad-tensor"
-    header, buffers = pack_forward(A, call(1), rows())
-    assert await refused(network.call(ALICE, messages.FORWARD, (header, [buffers[0][:-4]]), soon())) == "bad-tensor"
-    whole = torch.zeros(4, D, dtype=torch.int64)
-    assert await refused(network.call(ALICE, messages.FORWARD, pack_forward(A, call(1), whole), soon())) == "bad-tensor"
-
-
-async def test_broken_messages_are_violations(network: PlainNetwork) -> None:
-    good, buffers = pack_forward(A, call(1), rows())
-    back, _ = pack_backward(A, call(1), rows(), rows())
-    for method, packed in (
-        (messages.FORWARD, (b"\xc1", buffers)),
-        (messages.FORWARD, (good, [])),
-        (messages.FORWARD, (good, buffers * 2)),
-        (messages.BACKWARD, (back, buffers)),
-        (messages.BACKWARD, (good, buffers)),
-        (
-            messages.FORWARD,
-            (messages.encode(messages.ForwardRequest("../x", call(1), messages.TensorSpec("float32", (4, D)))), buffers),
-        ),
-    ):
-        with pytest.raises(ProtocolViolation):
-            await network.call(ALICE, method, packed, soon())
-
-
-async def test_an_expert_that_is_elsewhere(network: PlainNetwork) -> None:
-    assert await refused(network.call(ALICE, messages.FORWARD, pack_forward(B, call(1), rows()), soon())) == "not-hosted"
-    assert await refused(network.call(ALICE, messages.BACKWARD, pack_backward(B, call(1), rows()), soon())) == "not-hosted"
