@@ -274,19 +274,20 @@ class _Pending:
             raise NotReachable("the link was given up before it opened")
         self._taken = True
         link = self._transport.adopt(self, remote)
+        opened = False
         try:
             async with asyncio.timeout(timeout_s):
                 await self.stack.connect(remote, link.events)
                 await link.opened
             link.kind = self.stack.kind()
+            opened = True
         except TimeoutError:
-            link.close("opening took too long")
             raise NotReachable(f"the connection did not open within {timeout_s:g} s") from None
-        except (NotReachable, asyncio.CancelledError, ConnectionError) as e:
-            link.close("opening failed")
-            if isinstance(e, ConnectionError):
-                raise NotReachable("the connection was lost while it opened") from None
-            raise
+        except ConnectionError:
+            raise NotReachable("the connection was lost while it opened") from None
+        finally:
+            if not opened:
+                link.close("opening failed")
         return link
 
 
@@ -330,19 +331,23 @@ class WebRtcTransport:
         self._spawn(pending.stack)
 
     async def _prepare(self, offer: ice.Description | None) -> _Pending:
-        if self._closed:
-            raise LocalError("the transport is closed")
+        self._require_open()
         if len(self._pending) >= PENDING_MAX:
             raise LocalError(f"{PENDING_MAX} connections are being set up already")
         stack = _Stack(self.config, self.certificate, self._silence, controlling=offer is None)
         try:
             description = await stack.gather()
+            self._require_open()
         except BaseException:
             self._spawn(stack)
             raise
         pending = _Pending(self, stack, description, offer)
         self._pending.add(pending)
         return pending
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise LocalError("the transport is closed")
 
     def _retire(self, link: WebRtcLink) -> None:
         self._links.discard(link)

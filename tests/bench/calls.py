@@ -55,6 +55,7 @@ async def callee(pipe: Connection, options: argparse.Namespace) -> None:
     end.register("echo", echo)
     gone = asyncio.Event()
     end.add_listener(lambda _: None, lambda _, why: gone.set())
+    pipe.send_bytes(b"ready")
     pipe.send_bytes(await end.answer(await asyncio.to_thread(pipe.recv_bytes)))
     await gone.wait()
     await end.close()
@@ -69,6 +70,7 @@ async def timed(end: Network) -> float:
 async def caller(pipe: Connection, options: argparse.Namespace) -> dict[str, object]:
     """Measure. Times in milliseconds."""
     end = network(CALLER, options)
+    await asyncio.to_thread(pipe.recv_bytes)
     began = time.perf_counter()
     await end.dial(CALLEE.peer_id, PipeSignaler(pipe), timeout_s=TIMEOUT_S)
     dial_ms = 1e3 * (time.perf_counter() - began)

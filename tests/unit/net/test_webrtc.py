@@ -62,6 +62,16 @@ async def test_sockets_are_free_after_closing(pair: Pair) -> None:
         await pair[0].offer()
 
 
+async def test_an_offer_that_is_being_made_while_the_transport_closes(pair: Pair) -> None:
+    offer = asyncio.create_task(pair[0].offer())
+    await asyncio.sleep(0)
+    await pair[0].close()
+    with pytest.raises(LocalError, match="closed"):
+        await offer
+    await pair[0].close()
+    assert not pair[0]._pending and not pair[0]._releases
+
+
 async def test_offers_under_way_are_limited(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webrtc, "PENDING_MAX", 2)
     first = await pair[0].offer()
