@@ -76,7 +76,7 @@ class DhtConfig:
     refresh_step_s: float = 0.5  # between two searches that fill buckets
     refresh_period_s: float = 120.0  # between two rounds over all buckets
     suspect_s: float = 2.0  # how long a peer that missed an acknowledgement is passed over, and between two pings
-    silent_max: int = 4  # misses in a row after which its connection is closed
+    silent_max: int = 8  # misses in a row after which its connection is closed
     answer_peers_max: int = 16  # peers named in one answer
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ FAR = 1 << 256  # further than any key
 class Neighbour:
     """A connected peer."""
 
-    __slots__ = ("contact", "keep_until", "misses", "opened_at", "probing")
+    __slots__ = ("contact", "keep_until", "misses", "opened_at", "probing", "told_at")
 
     def __init__(self, contact: Contact, opened_at: float) -> None:
         self.contact = contact
@@ -28,6 +28,7 @@ class Neighbour:
         self.misses = 0  # acknowledgements missed in a row
         self.probing = False
         self.keep_until = 0.0  # it counts us among its siblings
+        self.told_at = 0.0  # when we told it that it is among ours
 
 
 class RoutingTable:

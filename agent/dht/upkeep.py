@@ -121,7 +121,7 @@ class Upkeep:
             first = not self._checks and len(core.table.connected) == 1
             self._check_later(0.0 if first else self._check_s * (0.25 + 0.5 * core.rng.random()))
             if contact.peer in core.table.connected:
-                core.send(contact.peer, Near(True))
+                self._tell(contact.peer, ask=True)
             self._replication.neighbourhood_changed()
 
     def _check_later(self, delay_s: float) -> None:
@@ -152,10 +152,17 @@ class Upkeep:
     def _ask_neighbours(self) -> None:
         """Tell our siblings that they are, and ask the closest, the furthest and one in between for their neighbours: the
         closest alone knows our other side only in part."""
-        siblings = self._core.table.siblings()
-        asked = {0, len(siblings) - 1, self._core.rng.randrange(len(siblings))} if siblings else set()
+        core = self._core
+        siblings = core.table.siblings()
+        asked = {0, len(siblings) - 1, core.rng.randrange(len(siblings))} if siblings else set()
         for position, contact in enumerate(siblings):
-            self._core.send(contact.peer, Near(position in asked))
+            ask = position in asked
+            if ask or core.table.connected[contact.peer].told_at < core.now - core.config.check_max_s:
+                self._tell(contact.peer, ask=ask)
+
+    def _tell(self, peer: PeerId, *, ask: bool) -> None:
+        self._core.table.connected[peer].told_at = self._core.now
+        self._core.send(peer, Near(ask))
 
     def on_near(self, peer: PeerId, message: Near) -> None:
         core = self._core

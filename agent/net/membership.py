@@ -105,6 +105,8 @@ class Membership:
                 if isinstance(error, LocalError) or not isinstance(error, HiveError | None):
                     raise error
                 failures.append(str(error or "cancelled"))
+        if self._network.peers():  # somebody has reached us meanwhile
+            return
         raise JoinError(f"none of {len(contacts)} known peers could be reached; the last said: {failures[-1]}")
 
     def _dialed(self, task: asyncio.Task[None]) -> None:

@@ -205,7 +205,7 @@ def test_a_peer_that_never_answers_is_disconnected() -> None:
     for i in range(20):
         sim.put(peers[1], f"k{i}")
         sim.run(1)
-    sim.run(10)
+    sim.run(20)
     assert peers[0] not in sim.peers[peers[1]].links
 
 

@@ -75,6 +75,17 @@ def test_contacts_are_bounded_and_we_are_none_of_them() -> None:
     run(story())
 
 
+def test_being_reached_meanwhile_is_as_good() -> None:
+    async def story() -> None:
+        network = FakeNetwork()
+        member = membership(network)
+        asyncio.get_running_loop().call_later(0.5, network.open.add, PEERS[50])
+        await member.join(contacts(PEERS[:1]))  # type: ignore[arg-type]
+        await member.close()
+
+    run(story())
+
+
 def test_our_own_mistakes_are_raised() -> None:
     async def story() -> None:
         network = FakeNetwork()
