@@ -135,7 +135,7 @@ def summarize(stories: Sequence[AgentStory], facts: Facts) -> dict[str, object]:
         "seconds": round(facts.seconds, 1),
         "tokens": tokens,
         "tokens_per_s": round(tokens / trained_s, 1) if trained_s > 0 else 0.0,
-        "loss_first": mean([s.first.loss for s in stories if s.first and s.first.loss is not None]),
+        "loss_first": loss_first(stories),
         "loss_last": mean([s.loss_last for s in survivors if s.loss_last is not None]),
         "loss_validation": max(validations)[1] if validations else None,
         "experts_total": max((r.experts_total for r in latest), default=0),
@@ -151,6 +151,11 @@ def summarize(stories: Sequence[AgentStory], facts: Facts) -> dict[str, object]:
         "tokens_by_agent": {f"agent-{s.number}": s.latest.tokens if s.latest else 0 for s in stories},
         "problems": problems(stories, facts),
     }
+
+
+def loss_first(stories: Sequence[AgentStory]) -> float | None:
+    """The loss with which the run began: the earliest one that any agent reported. Who joins later joins a model that has learnt."""
+    return min(((s.first.at, s.first.loss) for s in stories if s.first and s.first.loss is not None), default=(0.0, None))[1]
 
 
 def connections(stories: Sequence[AgentStory]) -> list[dict[str, str]]:
@@ -178,6 +183,7 @@ def kills(survivors: Sequence[AgentStory], facts: Facts) -> list[dict[str, objec
 def problems(stories: Sequence[AgentStory], facts: Facts) -> list[str]:
     """Why training did not really go on; empty if it did."""
     found = [f"agent-{number} ended by itself" for number in facts.died]
+    began = loss_first(stories)
     for story in stories:
         name = f"agent-{story.number}"
         if story.not_finite:
@@ -190,6 +196,6 @@ def problems(stories: Sequence[AgentStory], facts: Facts) -> list[str]:
             found.append(f"{name} trained no token" + (f": {story.latest.why}" if story.latest.why else ""))
         elif facts.ended_at - story.grew_at > STALLED_AFTER_S:
             found.append(f"{name} trained nothing in the last {facts.ended_at - story.grew_at:.0f} s")
-        if story.first and story.first.loss is not None and story.loss_last is not None and story.loss_last >= story.first.loss:
-            found.append(f"{name}'s loss did not fall: {story.first.loss:.3f} to {story.loss_last:.3f}")
+        if began is not None and story.loss_last is not None and story.loss_last >= began:
+            found.append(f"{name}'s loss did not fall: the run began with {began:.3f}, and it is at {story.loss_last:.3f}")
     return found

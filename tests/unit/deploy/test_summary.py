@@ -75,6 +75,13 @@ def test_nothing_measured_is_null_not_invented() -> None:
     assert summary["problems"] == ["agent-1 never reported"]
 
 
+def test_who_joins_later_is_measured_against_the_beginning() -> None:
+    """It starts with a model that others have trained, so its own first loss says nothing."""
+    late = story(2, [s for s in SECONDS if s >= 30], loss=2.5)
+    summary = summarize([story(1, SECONDS), late], facts())
+    assert summary["loss_first"] == 5.5 and summary["problems"] == []
+
+
 def test_relayed_if_either_side_says_so() -> None:
     one = story(1, SECONDS, connections=(Connection(peer=PEERS[1], kind="direct"),))
     two = story(2, SECONDS, connections=(Connection(peer=PEERS[0], kind="relayed"), Connection(peer="d" * 52, kind="direct")))
@@ -89,7 +96,7 @@ def test_relayed_if_either_side_says_so() -> None:
     [
         ({"loss": float("nan")}, SECONDS, "not finite"),
         ({"loss_validation": float("inf")}, SECONDS, "not finite"),
-        ({"loss": 5.5}, SECONDS, "did not fall"),
+        ({"loss": 5.6}, SECONDS, "did not fall"),
         ({"tokens": 0, "why": "no expert answers"}, SECONDS, "trained no token: no expert answers"),
         ({}, [s for s in SECONDS if s < 60 - STALLED_AFTER_S], "trained nothing in the last"),
         ({"tokens": lambda s: int(min(s, 30) * 100)}, SECONDS, "trained nothing in the last 30 s"),
