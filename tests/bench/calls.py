@@ -89,7 +89,7 @@ async def caller(pipe: Connection, options: argparse.Namespace) -> dict[str, obj
     bulk = asyncio.gather(*(worker() for _ in range(options.in_flight)))
     while not bulk.done():
         during.append(await timed(end))
-        await asyncio.sleep(0.01)
+        await asyncio.wait({bulk}, timeout=0.01)
     await bulk
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     moved = 2 * (options.megabytes << 20) / 1e6

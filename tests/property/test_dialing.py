@@ -18,6 +18,11 @@ TIMEOUT_S = 15.0
 times = st.floats(0, 3).map(lambda s: round(s, 3))
 
 
+async def pass_time(seconds: float) -> None:
+    """On the virtual clock."""
+    await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=seconds)
+
+
 class SlowPath:
     """Carries offers to one peer, each way in its own time; `works` is whether it carries anything."""
 
@@ -25,14 +30,14 @@ class SlowPath:
         self.target, self.there_s, self.back_s, self.works = target, there_s, back_s, works
 
     async def exchange(self, peer: PeerId, sealed_offer: bytes) -> bytes:
-        await asyncio.sleep(self.there_s)
+        await pass_time(self.there_s)
         if not self.works:
             raise NotReachable("this path is broken")
         try:
             answer = await self.target.answer(sealed_offer)
         except RemoteError as e:
             raise NotReachable(str(e)) from None
-        await asyncio.sleep(self.back_s)
+        await pass_time(self.back_s)
         return answer
 
 
@@ -49,7 +54,7 @@ async def dial_each_other(starts: list[float], delays: list[float], works: list[
 
     async def dial(me: int) -> bool:
         other = networks[1 - me]
-        await asyncio.sleep(starts[me])
+        await pass_time(starts[me])
         path = SlowPath(other, delays[2 * me], delays[2 * me + 1], works[me])
         try:
             await networks[me].dial(other.peer_id, path, timeout_s=TIMEOUT_S)
@@ -58,7 +63,7 @@ async def dial_each_other(starts: list[float], delays: list[float], works: list[
         return True
 
     succeeded = await asyncio.gather(dial(0), dial(1))
-    await asyncio.sleep(30)  # whatever is still under way comes to its end
+    await pass_time(30)  # whatever is still under way comes to its end
     a, b = (n.peers().get(m.peer_id) for n, m in (networks, networks[::-1]))
     if not any(works):
         assert not any(succeeded) and a is None and b is None
