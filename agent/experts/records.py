@@ -1,4 +1,4 @@
-"""What Hive keeps in the DHT about experts and agents.
+"""What Hive keeps in the DHT about experts and their hosts.
 
 | name        | subkey | value      | meaning                                                    |
 |-------------|--------|------------|------------------------------------------------------------|
@@ -6,7 +6,6 @@
 | `ffn0.3.`   | `1`    | PrefixHint | `ffn0.3.1` is hosted                                       |
 | `ffn0.3.1`  |        | Lease      | its owner hosts this expert until the record expires       |
 | `hosts`     | PeerId | HostRecord | its owner can host so many experts                         |
-| `trainers`  | PeerId | Trainer    | its owner trains, and how far it is                        |
 
 Nobody can overwrite another peer's record, so one name can carry several leases: `settle` says whose counts.
 """
@@ -26,7 +25,6 @@ from agent.grid import ExpertId
 from agent.identity import PEER_ID_BYTES, PeerId
 
 HOSTS = "hosts"
-TRAINERS = "trainers"
 VALUE_BYTES_MAX = 256
 EPOCH_MAX = 2**53
 
@@ -78,14 +76,6 @@ class HostRecord(_Value, frozen=True, array_like=True, forbid_unknown_fields=Tru
     """Experts that it can hold, those that it holds included."""
     settled: bool
     """It has been here for longer than the grace in which newcomers leave room for each other."""
-
-
-class Trainer(_Value, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """An agent in the trainer role."""
-
-    peer: RawPeer
-    step: Count
-    tokens: Count
 
 
 V = TypeVar("V", bound=_Value)
