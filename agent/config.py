@@ -89,7 +89,7 @@ class AgentConfig:
     """Most experts to host; None decides by hardware."""
     data: Path | None = None
     """A local text file, for experiments that train on one."""
-    channel: Literal["fast", "stock"] = "stock"
+    channel: Literal["fast", "stock"] = "fast"
     """Whose SCTP carries the data channels: Hive's own, or aiortc's."""
     log_format: Literal["text", "json"] = "text"
     panel: bool = True
@@ -272,9 +272,9 @@ OPTIONS = (
     Option(
         name="channel",
         parse=_channel,
-        default=lambda: "stock",
+        default=lambda: "fast",
         metavar="fast|stock",
-        help="data channels by Hive's SCTP or by aiortc's (stock)",
+        help="data channels by Hive's SCTP or by aiortc's (fast)",
     ),
     Option(name="log_format", parse=_log_format, default=lambda: "text", metavar="text|json", help="how log lines look (text)"),
     Option(name="panel", parse=_switch, default=lambda: True, metavar="true|false", help="the live panel on a terminal (true)"),

@@ -45,14 +45,16 @@ def run(args: argparse.Namespace) -> int:
             for name in ("coordinator", "state_dir", "threads"):
                 log.info("%s", config.described(name))
             log.info("peer id %s", identity.peer_id)
-            with shown, asyncio.Runner(loop_factory=loop_factory()) as runner:
+            with shown, asyncio.Runner(loop_factory=loop_factory(config)) as runner:
                 return runner.run(take_part(config, identity, shown))
         finally:
             key_file.close()
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it is installed."""
+def loop_factory(config: AgentConfig) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop, where it is installed, for stock channels. Fast ones read sockets in batches, which asyncio's loop lets them do."""
+    if config.channel == "fast":
+        return None
     try:
         import uvloop
     except ImportError:

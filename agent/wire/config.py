@@ -44,7 +44,7 @@ class WireConfig:
     """Notifications that wait for room; more are dropped."""
     control_overdraft_bytes: int = 256 * KIB
     """Control frames may exceed the room that bulk is held to by this, so that they do not wait for bulk."""
-    ping_period_s: float = 5.0
+    ping_period_s: float = 2.5
     pings_unanswered_max: int = 3
     """The peer counts as gone when this many pings in a row went by with nothing heard."""
 
