@@ -50,7 +50,7 @@ class DhtConfig:
     # Requests
     hop_limit: int = 24
     hop_timeout_s: float = 1.2  # a neighbour that does not acknowledge by then is passed over
-    attempt_timeout_s: float = 2.0  # without an answer by then the origin tries another path
+    attempt_timeout_s: float = 1.5  # without an answer by then the origin tries another path
     operation_timeout_s: float = 8.0
     grace_s: float = 0.3  # how long the remaining paths are waited for after a useful answer
     read_paths: int = 2

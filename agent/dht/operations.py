@@ -222,7 +222,7 @@ class Operations:
             return
         self._launch(search)
         self._settle(search)
-        search.attempt_s *= 1.5
+        search.attempt_s *= 1.25
         self._core.at(self._core.now + search.attempt_s, self._retry, search)
 
     def _end(self, search: Search) -> None:

@@ -35,9 +35,9 @@ class Direct:
 
 
 class Node:
-    def __init__(self, world: World, seed: int) -> None:
+    def __init__(self, world: World, seed: int, life: int = 1) -> None:
         self.identity = Identity.from_seed(bytes([seed]) * 32)
-        self.transport = world.fabric.transport(f"node{seed}")
+        self.transport = world.fabric.transport(f"node{seed} in life {life}")
         self.answers = True
         self.network = Network(
             identity=self.identity,
@@ -239,6 +239,27 @@ def test_after_one_agent_is_killed_the_others_go_on_within_seconds(n: int) -> No
                 assert loop.time() - start < 4
         newcomer = await world.add(*nodes)  # the dead one is among the contacts
         assert await newcomer.overlay.get("k0")
+
+    in_world(story)
+
+
+def test_an_agent_that_was_killed_comes_back_with_the_same_identity_at_once() -> None:
+    """While the others still hold half-open connections to its former life."""
+
+    async def story(world: World) -> None:
+        nodes = await world.grow(4)
+        await world.passes(5)
+        await nodes[1].overlay.put("a", b"before", ttl_s=600)
+        nodes[1].vanish()
+        await nodes[1].close()
+        again = world.nodes[nodes[1].peer] = Node(world, 2, life=2)
+        assert again.peer == nodes[1].peer
+        await again.overlay.join([(nodes[0].peer, world.signaler)])
+        await world.passes(5)
+        assert set(again.network.peers()) == {nodes[0].peer, nodes[2].peer, nodes[3].peer}
+        assert [r.value for r in await again.overlay.get("a")] == [b"before"]
+        assert await again.overlay.put("a", b"after", ttl_s=600) == 3
+        assert [r.value for r in await nodes[3].overlay.get("a")] == [b"after"]
 
     in_world(story)
 
