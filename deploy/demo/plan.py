@@ -90,7 +90,7 @@ def parse(argv: Sequence[str]) -> Plan:
     parser.add_argument("--headless", action="store_true", help="do not open a browser")
     parser.add_argument("--json", action="store_true", help="end with one line of measured facts on standard output")
     parser.add_argument(
-        "--ephemeral", action="store_true", help="use a fresh temporary state directory, and remove it afterwards"
+        "--ephemeral", action="store_true", help="use a fresh temporary state directory and a free port, and leave nothing"
     )
     parser.add_argument(
         "--chaos",

@@ -102,13 +102,13 @@ def taken(port: int) -> bool:
     return False
 
 
-def choose_port(asked: int | None, default: int) -> int:
+def choose_port(asked: int | None, default: int | None) -> int:
     """The port that was asked for, or `default`, or any free one. Raises AddressInUse if the one that was asked for is taken."""
     if asked is not None:
         if taken(asked):
             raise AddressInUse(f"port {asked} cannot be used: another program has it. Choose another, or leave --port out.")
         return asked
-    if not taken(default):
+    if default is not None and not taken(default):
         return default
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

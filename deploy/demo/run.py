@@ -78,8 +78,10 @@ class Demo:
     def run(self) -> dict[str, object]:
         """Returns the summary. Raises HiveError if it cannot begin."""
         self._check_space()
-        self.port = processes.choose_port(self.plan.port, DEFAULT_PORT)
-        if self.plan.port is None and self.port != DEFAULT_PORT:
+        # A demo that leaves nothing behind takes a port of its own: when its site is killed, no other demo's may take its place.
+        default = None if self.plan.ephemeral else DEFAULT_PORT
+        self.port = processes.choose_port(self.plan.port, default)
+        if self.plan.port is None and default is not None and self.port != default:
             say(f"port {DEFAULT_PORT} is taken, so the site uses {self.port}")
         self._start_coordinator()
         page = f"http://127.0.0.1:{self.port}/experiments/{EXPERIMENT}/"

@@ -12,8 +12,9 @@ from agent.reports import Event, Report
 STALLED_AFTER_S = 20.0
 """A survivor whose tokens have not grown for this long has stopped training."""
 WINDOW_S = 5.0
-"""Over this time training must have moved, and calls have answered, for an agent to count as undisturbed."""
+"""Calls are looked at over this time before each report."""
 FAILED_SHARE_MAX = 0.1
+"""With more failed calls than this in the window, an agent counts as disturbed."""
 MOMENTS_MAX = 20_000
 
 
@@ -22,7 +23,6 @@ class Moment:
     """Cumulative counters of one report, and whether the WINDOW_S before it went well."""
 
     at: float
-    tokens: int
     calls: int
     calls_failed: int
     well: bool
@@ -73,14 +73,17 @@ class AgentStory:
 
     def _moment(self, item: Report) -> Moment:
         before = next((m for m in reversed(self.moments) if m.at <= item.at - WINDOW_S), None)
-        tokens, calls, failed = (before.tokens, before.calls, before.calls_failed) if before else (0, 0, 0)
-        well = item.tokens > tokens and item.calls_failed - failed <= FAILED_SHARE_MAX * (item.calls - calls)
-        return Moment(item.at, item.tokens, item.calls, item.calls_failed, well)
+        calls, failed = (before.calls, before.calls_failed) if before else (0, 0)
+        well = item.calls_failed - failed <= FAILED_SHARE_MAX * (item.calls - calls)
+        return Moment(item.at, item.calls, item.calls_failed, well)
 
     def recovered_s(self, since: float, until: float) -> float | None:
-        """Seconds from `since` to the last disturbed report before `until` (0 if none was); None if it ended disturbed."""
+        """Seconds from `since` to the last report before `until` whose calls were disturbed (0 if none were).
+
+        None if they still were at the end, or no batch was trained in between.
+        """
         moments = [m for m in self.moments if since < m.at <= until]
-        if not moments or not moments[-1].well:
+        if not moments or not moments[-1].well or self.grew_at is None or self.grew_at <= since:
             return None
         return max((m.at - since for m in moments if not m.well), default=0.0)
 
@@ -154,7 +157,7 @@ def summarize(stories: Sequence[AgentStory], facts: Facts) -> dict[str, object]:
 
 
 def loss_first(stories: Sequence[AgentStory]) -> float | None:
-    """The loss with which the run began: the earliest one that any agent reported. Who joins later joins a model that has learnt."""
+    """The loss with which the run began: the earliest that any agent reported. Who joins later joins a model that has learnt."""
     return min(((s.first.at, s.first.loss) for s in stories if s.first and s.first.loss is not None), default=(0.0, None))[1]
 
 

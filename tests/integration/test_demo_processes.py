@@ -89,4 +89,5 @@ def test_ports() -> None:
             processes.choose_port(port, 1)
         other = processes.choose_port(None, port)
         assert other != port and not processes.taken(other)
+        assert processes.choose_port(None, None) != port
     assert processes.choose_port(port, 1) == port
