@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.errors import CallTimeout
+from agent.wire.config import WireConfig
 from agent.wire.connection import Cancelled, Failed, Lane, Requested
 from tests.unit.wire.pair import Pair, requested
 
@@ -179,7 +180,7 @@ def test_deadlines_drive_the_timer() -> None:
     pair = Pair()
     assert pair.sides[0].next_deadline() == 0.0  # the first ping
     pair.advance(0)
-    ping_at = pair.now + 5
+    ping_at = pair.now + WireConfig().ping_period_s
     assert pair.sides[0].next_deadline() == ping_at
     call = pair.ask(0, b"", timeout_s=1)
     assert pair.sides[0].next_deadline() == pair.now + 1

@@ -12,7 +12,7 @@ PERIOD_S = 5.0
 
 
 def test_round_trip_time_is_measured_and_smoothed() -> None:
-    pair = Pair()
+    pair = Pair(WireConfig(ping_period_s=PERIOD_S))
     assert pair.sides[0].rtt_s is None
     for delay, expected in ((0.2, 0.2), (1.0, 0.2 + 0.125 * 0.8)):
         pair.sides[0].tick(pair.now)
@@ -33,7 +33,7 @@ def test_a_silent_peer_is_given_up_after_its_pings() -> None:
 
 
 def test_anything_heard_counts_as_life() -> None:
-    keep_alive = KeepAlive(WireConfig())
+    keep_alive = KeepAlive(WireConfig(ping_period_s=PERIOD_S))
     for i in range(20):
         assert keep_alive.tick(i * PERIOD_S) is not None
         if i % 2:
@@ -41,7 +41,7 @@ def test_anything_heard_counts_as_life() -> None:
 
 
 def test_a_process_that_was_suspended_does_not_blame_its_peer() -> None:
-    pair = Pair()
+    pair = Pair(WireConfig(ping_period_s=PERIOD_S))
     pair.advance(0)
     pair.transmit(0)
     pair.advance(3600)  # the answer waits in the socket meanwhile
@@ -52,7 +52,7 @@ def test_a_process_that_was_suspended_does_not_blame_its_peer() -> None:
 
 
 def test_a_peer_that_stops_answering_ends_the_connection() -> None:
-    pair = Pair()
+    pair = Pair(WireConfig(ping_period_s=PERIOD_S))
     with pytest.raises(LinkClosed, match="silent"):
         for _ in range(10):
             pair.now += PERIOD_S
@@ -62,7 +62,7 @@ def test_a_peer_that_stops_answering_ends_the_connection() -> None:
 
 
 def test_a_standing_link_makes_no_queue_of_pings() -> None:
-    pair = Pair()
+    pair = Pair(WireConfig(ping_period_s=PERIOD_S))
     for _ in range(100):
         pair.now += PERIOD_S
         pair.sides[0].tick(pair.now)
@@ -71,7 +71,7 @@ def test_a_standing_link_makes_no_queue_of_pings() -> None:
 
 
 def test_pongs_count_once_and_only_if_asked() -> None:
-    keep_alive = KeepAlive(WireConfig(pings_unanswered_max=2))
+    keep_alive = KeepAlive(WireConfig(ping_period_s=PERIOD_S, pings_unanswered_max=2))
     for i in range(5):
         keep_alive.tick(i * PERIOD_S)
         keep_alive.heard()
