@@ -39,6 +39,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.passed
 
+    def stall(self, seconds: float) -> None:
+        """Let time pass while nothing runs, as a blocking call does."""
+        self._jumping.passed += seconds
+
 
 def run(main: Coroutine[Any, Any, T], *, limit_s: float = 600.0) -> T:
     async def limited() -> T:

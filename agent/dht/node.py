@@ -75,10 +75,12 @@ class DhtNode:
         self._replication.begin()
 
     def handle(self, event: events.Event, now: float) -> list[events.Effect]:
-        """Take one event. Raises ProtocolViolation for what a peer may not send, ValueError for a caller's mistake."""
+        """Take one event. Raises ProtocolViolation for what a peer may not send, ValueError for a caller's mistake.
+
+        What is due waits for `tick`, so that a host that was held up can hand in what came meanwhile before time-outs count.
+        """
         core = self.core
         core.now = max(core.now, now)
-        core.run_due()
         match event:
             case events.Received(peer, data):
                 self._received(peer, data)

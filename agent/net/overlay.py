@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 METHOD = "dht"
 SIGNAL = "signal"
 SETTLE_S = 10.0
+STALL_S, DRAIN_S = 0.3, 0.1  # if a deadline is noticed later than that, this process was held up: first read what came meanwhile
 DEFAULTS = DhtConfig()
 BOOTSTRAP_NAME = "bootstrap"  # a record: subkey PeerId, value its address
 
@@ -105,6 +106,7 @@ class Overlay:
         self._effects: deque[events.Effect] = deque()
         self._performing = False
         self._alarm = Alarm(self._wake)
+        self._draining = False
         self._ops: dict[int, asyncio.Future[Any]] = {}  # operations_max, by the node
         self._last_op = 0
         self._sequence = 0
@@ -266,6 +268,13 @@ class Overlay:
             self._perform(self._node.handle(event, self._clock()))
 
     def _wake(self) -> None:
+        """A deadline of the node. After a stall of this process, neighbours seem silent whose answers lie unread here."""
+        deadline = self._node.next_deadline()
+        if not self._draining and deadline is not None and self._clock() - deadline > STALL_S:
+            self._alarm.set(asyncio.get_running_loop().time() + DRAIN_S)
+            self._draining = True
+            return
+        self._draining = False
         self._perform(self._node.tick(self._clock()))
 
     def _perform(self, effects: list[events.Effect]) -> None:
@@ -303,7 +312,7 @@ class Overlay:
 
     def _arm(self) -> None:
         deadline = self._node.next_deadline()
-        if self._closed or deadline is None:
+        if self._closed or self._draining or deadline is None:
             return
         self._alarm.set(asyncio.get_running_loop().time() + max(0.0, deadline - self._clock()))
 

@@ -14,7 +14,7 @@ from agent.identity import Identity, PeerId
 from agent.net.memory import MemoryConfig, MemoryFabric
 from agent.net.network import Network, Reply, Request, Surroundings
 from agent.net.overlay import Entry, Overlay, SteadyClock
-from tests.virtual_loop import run
+from tests.virtual_loop import VirtualLoop, run
 
 EPOCH = 1_800_000_000.0
 
@@ -260,6 +260,30 @@ def test_an_agent_that_was_killed_comes_back_with_the_same_identity_at_once() ->
         assert [r.value for r in await again.overlay.get("a")] == [b"before"]
         assert await again.overlay.put("a", b"after", ttl_s=600) == 3
         assert [r.value for r in await nodes[3].overlay.get("a")] == [b"after"]
+
+    in_world(story)
+
+
+def test_after_a_stall_of_this_process_neighbours_are_not_taken_for_dead() -> None:
+    """Their answers lie in the socket's buffer, behind the time-outs."""
+
+    async def story(world: World) -> None:
+        nodes = await world.grow(2)
+        await world.passes(5)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        links = list(nodes[0].transport.links)
+        for link in links:
+            link.hold()
+        reading = asyncio.ensure_future(nodes[1].overlay.route(nodes[0].peer, "x", b"", timeout_s=30))
+        await world.passes(0.1)
+        loop.stall(5.0)
+        await asyncio.sleep(0)
+        for link in links:
+            link.release()
+        with pytest.raises(CallRefused):
+            await reading
+        assert not nodes[1].overlay._node.core.suspects
 
     in_world(story)
 
