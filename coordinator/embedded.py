@@ -16,8 +16,9 @@ THREADS = 2
 class EmbeddedCelery:
     """Starts both, and stops both warmly."""
 
-    def __init__(self, app: Celery) -> None:
-        self._app = app
+    def __init__(self, app: Celery, *, wake: str) -> None:
+        """`wake` names a harmless task: sent at the stop, it makes the worker look whether it should."""
+        self._app, self._wake = app, wake
         self._worker: Any = WorkController(
             app=app,
             pool="threads",
@@ -40,7 +41,7 @@ class EmbeddedCelery:
         """Let the running tasks end, then return; at most JOIN_S seconds per thread."""
         worker, beats = self._threads
         worker_state.should_stop = 0
-        self._app.send_task("telemetry.heartbeat")  # wakes the worker, which looks at should_stop between messages
+        self._app.send_task(self._wake)
         worker.join(JOIN_S)
         self._beat.stop(wait=False)
         beats.join(JOIN_S)

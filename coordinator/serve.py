@@ -140,7 +140,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket) -> None:
         timeout_graceful_shutdown=SHUTDOWN_S,
         forwarded_allow_ips="127.0.0.1",
     )
-    celery = EmbeddedCelery(app) if settings.EMBEDDED else None
+    celery = EmbeddedCelery(app, wake="telemetry.heartbeat") if settings.EMBEDDED else None
     if celery is not None:
         celery.start()
     host, port = listener.getsockname()[:2]

@@ -8,6 +8,7 @@ from typing import Annotated
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI, Path, Query, Schema
 from ninja.errors import HttpError
+from pydantic import StringConstraints
 
 from agent.manifest import Manifest
 from coordinator.experiments.models import Experiment, ManifestRevision
@@ -23,6 +24,8 @@ api = NinjaAPI(
     urls_namespace="api-1",
 )
 Name = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,63}$", description="the experiment's name")]
+
+EventName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{1,40}$")]
 
 
 class ExperimentOut(Schema):
@@ -141,9 +144,10 @@ def get_events(
     limit: Annotated[int, Query(ge=1, le=200)] = 100,
     before: Annotated[float | None, Query(ge=0, le=1e11)] = None,
     quiet: bool = False,
+    only: Annotated[list[EventName] | None, Query(max_length=20, description="only events of these names")] = None,
 ) -> object:
     """What happened, newest first; `quiet` includes frequent events such as averaging rounds."""
-    return queries.events(find(name), limit=limit, before=before, quiet=quiet)
+    return queries.events(find(name), limit=limit, before=before, quiet=quiet, names=only or ())
 
 
 @api.get("/experiments/{name}/connections", response={200: list[shapes.Connection], 404: Detail}, tags=["observations"])

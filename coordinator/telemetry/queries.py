@@ -18,7 +18,7 @@ EXPERTS_MAX = 4096
 EVENTS_MAX = 200
 POINTS_MAX = 5000
 CONNECTIONS_MAX = 2000
-QUIET_EVENTS = ("averaged",)
+QUIET_EVENTS = ("averaged", "connected", "disconnected")
 """Too frequent for a log that people read."""
 
 
@@ -94,14 +94,19 @@ def experts(experiment: Experiment, now: float, *, limit: int = EXPERTS_MAX, off
 
 
 def events(
-    experiment: Experiment, *, limit: int = EVENTS_MAX, before: float | None = None, quiet: bool = False, name: str | None = None
+    experiment: Experiment,
+    *,
+    limit: int = EVENTS_MAX,
+    before: float | None = None,
+    quiet: bool = False,
+    names: Sequence[str] = (),
 ) -> list[shapes.Event]:
-    """The newest events, newest first; the quiet ones only if asked for."""
+    """The newest events, newest first; of these `names`, or all but the quiet ones, or all."""
     rows = Event.objects.filter(experiment=experiment).select_related("session").order_by("-at", "-pk")
     if before is not None:
         rows = rows.filter(at__lt=before)
-    if name is not None:
-        rows = rows.filter(name=name)
+    if names:
+        rows = rows.filter(name__in=names)
     elif not quiet:
         rows = rows.exclude(name__in=QUIET_EVENTS)
     return [

@@ -52,7 +52,8 @@ export class Feed extends EventTarget {
   }
 
   async loadEvents(): Promise<void> {
-    this.takeEvents((await this.get("events?limit=200")) as HiveEvent[]);
+    const [log, marks] = await Promise.all([this.get("events?limit=100"), this.get("events?limit=200&only=joined&only=left")]);
+    this.takeEvents([...(log as HiveEvent[]), ...(marks as HiveEvent[])]);
     this.dispatchEvent(new Event("events"));
   }
 

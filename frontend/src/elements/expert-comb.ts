@@ -8,7 +8,7 @@ import type { Expert } from "../types";
 import { keyed, make, setText } from "./dom";
 
 const SVG = "http://www.w3.org/2000/svg";
-const CELL = 40;
+const CELL = 46;
 /** Radius of a cell in the picture's units; one unit is a CSS pixel at full size. */
 const GAP = 2.6;
 const STALE_S = 6;
@@ -148,9 +148,9 @@ function draw(group: SVGGElement, expert: Expert, slot: number, stale: boolean, 
   group.replaceChildren(title, hex);
   if (slot >= 0) {
     const mark = glyphPath(slot);
-    mark.setAttribute("transform", "translate(-9.5 -20) scale(1.19)");
+    mark.setAttribute("transform", "translate(-10.5 -23) scale(1.32)");
     mark.setAttribute("class", "mark");
-    group.append(mark, text(version, 17, "version"));
+    group.append(mark, text(version, 19, "version"));
   } else {
     group.append(text("×", 9, "cross"));
   }

@@ -47,7 +47,7 @@ class LiveNotice extends HTMLElement {
   private message(): string {
     const { link, tick, tickReceivedMs } = feed();
     if (link === "lost" && tick) {
-      return `The coordinator has not answered since ${format.clock(tickReceivedMs / 1000)}. What you see is from then; training goes on without it.`;
+      return `The coordinator has not answered since ${format.clock(tickReceivedMs / 1000)}. What you see is from then. Agents train on without it.`;
     }
     if (link === "lost") return "The live stream cannot be reached. The page tries again by itself.";
     const reported = tick?.summary.reported_at;

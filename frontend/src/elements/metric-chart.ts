@@ -10,6 +10,8 @@ import { drawMarkers, drawOutages, readColours } from "./chart-marks";
 import { make, setText } from "./dom";
 
 const TABLE_ROWS = 40;
+const TAIL_S = 20;
+/** Room after the newest point for who left last. */
 const SYNC = "hive";
 const EARLY_MAX = 60;
 /** Points of ticks that came while the series was loading; the answer may be older than they are. */
@@ -128,7 +130,7 @@ class MetricChart extends HTMLElement {
         legend: { show: false },
         cursor: { sync: { key: SYNC }, points: { size: 7 }, drag: { x: true, y: false } },
         scales: { x: { time: true, range: (_, min, max) => this.range(min, max) }, ...this.metric.scales },
-        axes: [{ ...axis, grid: { show: false }, values: (_, ats, __, ___, step) => format.ticks(ats, step), space: 70 }, ...this.metric.axes(axis)],
+        axes: [{ ...axis, size: 30, grid: { show: false }, values: (_, ats, __, ___, step) => format.ticks(ats, step), space: 70 }, ...this.metric.axes(axis)],
         series: [{}, ...this.metric.series(colours)],
         hooks: {
           drawClear: [(u) => drawOutages(u, store().series?.outages ?? [], colours)],
@@ -141,12 +143,12 @@ class MetricChart extends HTMLElement {
     );
   }
 
-  /** A chosen range ends now, whatever has been reported; everything ends with the newest point. */
+  /** A chosen range ends now, whatever has been reported; everything ends a little after the newest point. */
   private range(min: number, max: number): [number, number] {
     const { rangeS } = store();
-    if (rangeS === 0) return max > min ? [min, max] : [min - 1, max + 1];
-    const end = Math.max(max, (feed().tick?.at ?? max) - 2);
-    return [Math.max(min, end - rangeS), end];
+    const now = Math.max(max, feed().tick?.at ?? max);
+    if (rangeS === 0) return [min - 1, Math.max(min + 10, Math.min(now, max + TAIL_S))];
+    return [Math.max(min, now - rangeS), now];
   }
 
   private rebuild(): void {

@@ -1,0 +1,90 @@
+"""`python -m coordinator.serve` as a process: starts fast, says where it is, stops cleanly, fails in one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def start(state: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "coordinator.serve", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "HIVE_STATE_DIR": str(state), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def failure(state: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+    """Exit code and what was said, of a start that must fail."""
+    process = start(state, *arguments, **environment)
+    out, err = process.communicate(timeout=60)
+    assert out == ""
+    return process.returncode, err
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_it_serves_seeds_and_stops_on_sigterm(tmp_path: Path) -> None:
+    process = start(tmp_path / "state", "--port", "0")
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        url = line.split(" at ")[1].split(" ")[0]
+        with urllib.request.urlopen(f"{url}api/v1/experiments", timeout=30) as response:
+            assert [e["name"] for e in json.load(response)] == ["gpt-crowd"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (0, "", "")
+    assert (tmp_path / "state" / "hive.sqlite3").exists()
+
+
+def test_a_port_in_use(tmp_path: Path, taken: int) -> None:
+    code, said = failure(tmp_path, "--port", str(taken))
+    assert code == 5 and said.count("\n") == 1 and f"port {taken}" in said and "--port" in said
+
+
+def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, said = failure(tmp_path / "file", "--port", "0")
+    assert code == 4 and said.count("\n") == 1 and "HIVE_STATE_DIR" in said
+
+
+def test_a_database_that_is_not_one(tmp_path: Path) -> None:
+    (tmp_path / "hive.sqlite3").write_text("not a database " * 1000)
+    code, said = failure(tmp_path, "--port", "0")
+    assert code == 4 and said.count("\n") == 1 and "database" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--port", "99999"], {}),
+        (["--port", "http"], {}),
+        (["--host", "no such host"], {}),
+        (["--host", "192.0.2.1"], {}),
+        ([], {"HIVE_DEBUG": "perhaps"}),
+    ],
+)
+def test_absurd_values(tmp_path: Path, arguments: list[str], environment: dict[str, str]) -> None:
+    given = arguments if "--port" in arguments else [*arguments, "--port", "0"]
+    code, said = failure(tmp_path, *given, **environment)
+    assert code == 2 and "Traceback" not in said
