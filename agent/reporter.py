@@ -47,10 +47,15 @@ class Reporter:
         self.parts = parts
         self._telemetry = telemetry
         self._recent: deque[tuple[float, int]] = deque()
+        self._first_loss: float | None = None
 
     def report(self, stage: Stage, why: str = "") -> Report:
-        """Record the agent's state now."""
-        return self._telemetry.report(lambda sequence, at: self._build(sequence, at, stage, why))
+        """Record the agent's state now; after the first batch, its loss too, which a report's mean would blur."""
+        before = self._first_loss
+        report = self._telemetry.report(lambda sequence, at: self._build(sequence, at, stage, why))
+        if before is None and self._first_loss is not None:
+            self._telemetry.event("first-batch", loss=self._first_loss)
+        return report
 
     def _build(self, sequence: int, at: float, stage: Stage, why: str) -> Report:
         parts = self.parts
@@ -59,6 +64,8 @@ class Reporter:
         stats = parts.network.stats if parts.network is not None else None
         alive = parts.directory.alive() if parts.directory is not None else frozenset()
         hosted = self._hosted()
+        if self._first_loss is None and progress.losses:
+            self._first_loss = progress.losses[0]
         return Report(
             sequence=sequence,
             at=at,
@@ -73,7 +80,7 @@ class Reporter:
             calls=counters.calls if counters else 0,
             calls_failed=counters.calls_failed if counters else 0,
             backtracks=counters.backtracks if counters else 0,
-            rows_served=sum(e.rows for e in hosted),
+            rows_served=parts.server.stats.rows if parts.server is not None else 0,
             bytes_p2p_sent=stats.bytes_sent if stats else 0,
             bytes_p2p_received=stats.bytes_received if stats else 0,
             bytes_coordinator=parts.coordinator_bytes(),

@@ -34,8 +34,8 @@ class AgentStory:
 
     number: int
     peer: str = ""
-    first: Report | None = None
-    """The first report with a loss."""
+    first_loss: tuple[float, float] | None = None
+    """(Unix time, loss) of its first batch."""
     latest: Report | None = None
     loss_last: float | None = None
     validations: list[tuple[float, float]] = field(default_factory=list)
@@ -52,6 +52,9 @@ class AgentStory:
     def take(self, item: Report | Event) -> None:
         """Add one item; they come in order."""
         if isinstance(item, Event):
+            loss = item.detail.get("loss")
+            if item.name == "first-batch" and isinstance(loss, float | int):
+                self.first_loss = (item.at, float(loss))
             if item.name == "error":
                 self.errors.append(" ".join(map(str, item.detail.values()))[:200])
                 del self.errors[:-20]
@@ -62,7 +65,6 @@ class AgentStory:
         for loss in (item.loss, item.loss_validation):
             self.not_finite += loss is not None and not math.isfinite(loss)
         if item.loss is not None:
-            self.first = self.first or item
             self.loss_last = item.loss
         if item.loss_validation is not None and (not self.validations or self.validations[-1][1] != item.loss_validation):
             self.validations.append((item.at, item.loss_validation))
@@ -157,8 +159,8 @@ def summarize(stories: Sequence[AgentStory], facts: Facts) -> dict[str, object]:
 
 
 def loss_first(stories: Sequence[AgentStory]) -> float | None:
-    """The loss with which the run began: the earliest that any agent reported. Who joins later joins a model that has learnt."""
-    return min(((s.first.at, s.first.loss) for s in stories if s.first and s.first.loss is not None), default=(0.0, None))[1]
+    """The loss of the run's first batch. (Who joins later joins a model that has learnt.)"""
+    return min((s.first_loss for s in stories if s.first_loss), default=(0.0, None))[1]
 
 
 def connections(stories: Sequence[AgentStory]) -> list[dict[str, str]]:

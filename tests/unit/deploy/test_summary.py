@@ -21,6 +21,7 @@ def story(number: int, seconds: Sequence[float], **changes: Any) -> AgentStory:
     made = AgentStory(number=number, peer=PEERS[number - 1])
     others = tuple(Connection(peer=p, kind="direct") for p in PEERS if p != made.peer)
     made.take(Report(sequence=1, at=1001.0, stage="joining"))
+    made.take(Event(sequence=1, at=1000.5 + seconds[0], name="first-batch", detail={"loss": changes.pop("first", 5.5)}))
     for i, second in enumerate(seconds):
         body: dict[str, Any] = {
             "sequence": i + 2,
@@ -77,7 +78,7 @@ def test_nothing_measured_is_null_not_invented() -> None:
 
 def test_who_joins_later_is_measured_against_the_beginning() -> None:
     """It starts with a model that others have trained, so its own first loss says nothing."""
-    late = story(2, [s for s in SECONDS if s >= 30], loss=2.5)
+    late = story(2, [s for s in SECONDS if s >= 30], loss=2.5, first=2.4)
     summary = summarize([story(1, SECONDS), late], facts())
     assert summary["loss_first"] == 5.5 and summary["problems"] == []
 
@@ -96,7 +97,7 @@ def test_relayed_if_either_side_says_so() -> None:
     [
         ({"loss": float("nan")}, SECONDS, "not finite"),
         ({"loss_validation": float("inf")}, SECONDS, "not finite"),
-        ({"loss": 5.6}, SECONDS, "did not fall"),
+        ({"loss": 5.6}, SECONDS, "did not fall: the run began with 5.500, and it is at 5.600"),
         ({"tokens": 0, "why": "no expert answers"}, SECONDS, "trained no token: no expert answers"),
         ({}, [s for s in SECONDS if s < 60 - STALLED_AFTER_S], "trained nothing in the last"),
         ({"tokens": lambda s: int(min(s, 30) * 100)}, SECONDS, "trained nothing in the last 30 s"),
