@@ -71,7 +71,7 @@ class Training(_Part, frozen=True, kw_only=True):
 
     batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 8
     """Sequences per batch."""
-    batches_in_flight: Annotated[int, Meta(ge=1, le=64)] = 1
+    batches_in_flight: Annotated[int, Meta(ge=1, le=64)] = 2
     """Per trainer. More hide the network's latency; each makes gradients staler, and early learning slower (twice at 2)."""
     learning_rate: Rate = 1e-2
     """Of the trunk (AdamW)."""
