@@ -154,6 +154,7 @@ def summarize(stories: Sequence[AgentStory], facts: Facts) -> dict[str, object]:
         "setup_seconds": round(min(first_trained) - facts.started_at, 1) if first_trained else None,
         "kills": kills(survivors, facts),
         "tokens_by_agent": {f"agent-{s.number}": s.latest.tokens if s.latest else 0 for s in stories},
+        "experts_by_agent": {f"agent-{s.number}": len(s.latest.experts) if s.latest else 0 for s in survivors},
         "problems": problems(stories, facts),
     }
 
