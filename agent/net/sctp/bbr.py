@@ -25,17 +25,21 @@ UP_GAIN, DOWN_GAIN = 1.25, 0.8
 WINDOW_GAIN = 2.0
 HEADROOM = 0.85
 LOSS_CUT = 0.85
-RATE_ROUNDS = 10
+RATE_ROUNDS, RATE_S = 10, 0.5
+"""How long a rate is remembered: so many rounds, and at least so long. A busy host stalls for many short rounds."""
 ROUNDS_BETWEEN_PROBES = 40
 PROBE_INTERVAL_S = 2.5
 MIN_RTT_AGE_S = 10.0
 PROBE_RTT_S = 0.2
 LOSS_QUEUED, LOSS_UNQUEUED = 0.02, 0.10
-LOSS_BYTES_MIN_PACKETS = 4
+LOSS_PACKETS_MIN = 1.5
+"""One packet lost is no sign of anything, however short the round."""
 FULL_GROWTH, FULL_ROUNDS = 1.25, 3
 WINDOW_MIN_PACKETS = 8
 QUANTUM_S = 0.001
 """The sender paces no finer than this, so a few such quanta must fit into the window."""
+AGGREGATION_S_MAX = 0.1
+"""Acknowledgements that come in lumps (a busy peer) are provided for up to this long at the known rate."""
 _NO_LIMIT = 1 << 60
 
 
@@ -71,7 +75,7 @@ class Bbr:
         self.phase = Phase.STARTUP
         self._payload = payload_bytes
         self._window_max = window_bytes_max
-        self._rates: deque[tuple[int, float]] = deque()
+        self._rates: deque[tuple[int, float, float]] = deque()  # (round, time, rate), falling rates
         self._min_rtt = float("inf")
         self._min_rtt_at = 0.0
         self._round = 0
@@ -87,17 +91,22 @@ class Bbr:
         self._round_lost = 0
         self._round_rtt_sum, self._round_rtt_count = 0.0, 0
         self._too_much_loss = False
+        self._lump_at = 0.0
+        self._lump_bytes = 0
+        self._lumps = [0.0, 0.0]
+        self._lumps_at = 0.0
 
     @property
     def rate(self) -> float:
         """Bytes per second that the path has been seen to deliver."""
-        return self._rates[0][1] if self._rates else 0.0
+        return self._rates[0][2] if self._rates else 0.0
 
     def acked(self, sample: AckSample) -> None:
         """See CongestionControl."""
         self._count_round(sample)
         self._note_rate(sample)
         self._note_rtt(sample)
+        self._note_lumps(sample)
         self._step(sample)
         self._set_window(sample)
 
@@ -127,7 +136,7 @@ class Bbr:
         self._round_ends = sample.delivered_bytes
         total = self._round_acked + self._round_lost
         queued = self._round_rtt_sum > (1.1 * self._min_rtt + QUANTUM_S) * self._round_rtt_count
-        if self._round_lost > LOSS_BYTES_MIN_PACKETS * self._payload:
+        if self._round_lost > LOSS_PACKETS_MIN * self._payload:
             self._too_much_loss = self._round_lost > (LOSS_QUEUED if queued else LOSS_UNQUEUED) * total
         self._round_acked = self._round_lost = 0
         self._round_rtt_sum, self._round_rtt_count = 0.0, 0
@@ -137,16 +146,28 @@ class Bbr:
         if rate <= 0 or (sample.app_limited and rate <= self.rate):
             return
         rates = self._rates
-        while rates and rates[-1][1] <= rate:
+        while rates and rates[-1][2] <= rate:
             rates.pop()
-        rates.append((self._round, rate))
-        while len(rates) > 1 and rates[0][0] < self._round - RATE_ROUNDS:
+        rates.append((self._round, sample.now, rate))
+        while len(rates) > 1 and rates[0][0] < self._round - RATE_ROUNDS and rates[0][1] < sample.now - RATE_S:
             rates.popleft()
 
     def _note_rtt(self, sample: AckSample) -> None:
         if sample.rtt_s is not None and sample.rtt_s <= self._min_rtt:
             self._min_rtt = sample.rtt_s
             self._min_rtt_at = sample.now
+
+    def _note_lumps(self, sample: AckSample) -> None:
+        """How much more is acknowledged at once than the rate explains: it must be in flight besides (draft section 5.5.9)."""
+        if sample.now > self._lumps_at + RATE_S:
+            self._lumps = [self._lumps[1], 0.0]
+            self._lumps_at = sample.now
+        expected = self.rate * (sample.now - self._lump_at)
+        if self._lump_bytes <= expected:
+            self._lump_at, self._lump_bytes, expected = sample.now, 0, 0.0
+        self._lump_bytes += sample.acked_bytes
+        extra = min(self._lump_bytes - expected, self.rate * AGGREGATION_S_MAX)
+        self._lumps[1] = max(self._lumps[1], extra)
 
     @property
     def _product(self) -> float:
@@ -210,7 +231,7 @@ class Bbr:
             self._high = max(int(in_flight * LOSS_CUT), int(self._product * LOSS_CUT))
             self._enter(Phase.DRAIN if self.phase is Phase.STARTUP else Phase.DOWN, sample.now)
         else:
-            self._low = max(int(min(self._low, self.window) * LOSS_CUT), int(self._product / 2))
+            self._low = max(int(min(self._low, self.window) * LOSS_CUT), int(self._product))
 
     def _maybe_probe_rtt(self, sample: AckSample) -> None:
         """Let the queue run empty once in a while, to see the path's own round-trip time."""
@@ -236,7 +257,7 @@ class Bbr:
         self.pacing_rate = pace
         quanta = 3 * self.rate * QUANTUM_S
         window_gain = STARTUP_GAIN if self.phase is Phase.STARTUP else WINDOW_GAIN
-        target = window_gain * product + quanta
+        target = window_gain * product + max(quanta, *self._lumps)
         if self.phase is Phase.PROBE_RTT:
             target = 0.5 * product + quanta
         target = min(target, self._low, self._high if self.phase is not Phase.CRUISE else HEADROOM * self._high)

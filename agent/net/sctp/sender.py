@@ -27,7 +27,7 @@ BURST_PACKETS = 128
 """Most packets that one `transmit` returns; the host calls again."""
 PACING_QUANTUM_S = 0.001
 """How much of the paced rate goes out at once: hosts' timers are no finer."""
-CATCH_UP_S = 0.004
+CATCH_UP_S = 0.02
 """How much may go out at once after the host was late; what a longer stall cost is not made up for."""
 TIMEOUTS_MAX = 10
 """Retransmission timeouts after which the peer is given up, if the first missing chunk is still the same (RFC 9260
@@ -187,8 +187,11 @@ class Sender:
         rate = self.congestion.pacing_rate
         if not rate:
             return float("inf")
-        quantum = max(CATCH_UP_S, 2 * self._payload_max / rate)
-        self._paced_until = max(self._paced_until, now - quantum)
+        earliest = now - max(CATCH_UP_S, 2 * self._payload_max / rate)
+        if self._paced_until < earliest:
+            # If that is because the host came late, what is measured now is not the path's doing.
+            self._app_limited = self._app_limited or self._waiting_for_pace
+            self._paced_until = earliest
         return (now - self._paced_until) * rate
 
     # acknowledgements

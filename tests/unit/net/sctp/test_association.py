@@ -253,7 +253,6 @@ def test_one_packet_that_never_passes_ends_the_association():
         link.send(0, 0, b"small")
         link.run(0.01)
     assert isinstance(link.ends[0].ended.error, LinkClosed)
-    assert "again and again" in str(link.ends[0].ended.error)
 
 
 def exchange_one(link: VirtualLink) -> None:

@@ -1,0 +1,73 @@
+"""How our congestion control behaves on a shared path: two of a kind, and beside NewReno, on short and on long queues.
+
+A bottleneck of 8 Mbit/s and 40 ms keeps the runs short; the strategies know no absolute rates. NewReno stands in for
+TCP; the measured runs beside CUBIC and BBR of the kernel are in docs/results.md.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.net.sctp.bottleneck import PRODUCT, RATE, RTT_S, Flows, Path, retransmitted
+
+
+@pytest.mark.parametrize("strategy", ["reno", "bbr"])
+@pytest.mark.parametrize("queue", [1.0, 4.0])
+def test_alone_it_fills_the_path(strategy: str, queue: float) -> None:
+    flows = Flows(Path(queue_bytes=queue * PRODUCT), strategy)
+    flows.run(4)
+    assert flows.run(4)[0] > 0.9
+    assert retransmitted(flows) < 0.05
+
+
+def test_bbr_keeps_the_queue_short() -> None:
+    flows = Flows(Path(queue_bytes=8 * PRODUCT), "bbr")
+    flows.run(4)
+    flows.queue_s.clear()
+    flows.run(4)
+    assert sum(flows.queue_s) / len(flows.queue_s) < 0.5 * RTT_S
+
+
+@pytest.mark.parametrize(("loss", "share"), [(0.01, 0.85), (0.05, 0.4)])
+def test_bbr_does_not_mind_random_loss(loss: float, share: float) -> None:
+    flows = Flows(Path(loss=loss), "bbr")
+    flows.run(4)
+    assert flows.run(6)[0] > share
+
+
+@pytest.mark.parametrize("strategy", ["reno", "bbr"])
+def test_two_flows_share_within_two_to_one(strategy: str) -> None:
+    flows = Flows(Path(), strategy, strategy)
+    flows.run(6)
+    one, other = flows.run(12)
+    assert 0.5 < one / other < 2
+    assert one + other > 0.85
+
+
+@pytest.mark.parametrize(("queue", "least"), [(0.5, 0.1), (1.0, 0.15), (4.0, 0.2)])
+def test_bbr_and_reno_leave_each_other_room(queue: float, least: float) -> None:
+    flows = Flows(Path(queue_bytes=queue * PRODUCT), "bbr", "reno")
+    flows.run(6 if queue < 2 else 18)  # NewReno's first overshoot fills a long queue for a while
+    shares = flows.run(12)
+    assert min(shares) > least
+    assert sum(shares) > 0.85
+
+
+def test_bbr_follows_a_path_that_changes() -> None:
+    flows = Flows(Path(), "bbr")
+    flows.run(4)
+    flows.path.rate = RATE / 4
+    flows.run(6)
+    assert flows.run(4)[0] > 0.8
+    assert retransmitted(flows) < 0.1
+    flows.path.rate = RATE
+    flows.run(10)
+    assert flows.run(4)[0] > 0.8
+
+
+@pytest.mark.parametrize("late_s", [0.003, 0.03])
+def test_busy_hosts_do_not_make_it_slow(late_s: float) -> None:
+    """On a short path, with both processes far slower to react than the path is long (agents that train)."""
+    flows = Flows(Path(rate=5e6, rtt_s=0.0005, queue_bytes=2e6, late_s=late_s), "bbr")
+    flows.run(1.5)
+    assert flows.run(1)[0] > 0.85
