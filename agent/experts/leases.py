@@ -8,13 +8,15 @@ reads the leases every `scan_s` and publishes its own every `renew_s`. Rules:
 - **Settle**: a lease that is read and counts more than one's own (higher epoch, or lower hash) takes the expert away at once.
 - **Fence**: an expert is dropped when for `lease_s` its lease could not be stored, or could not be read. Others may have it then.
 - **Grace**: in a young overlay a host claims at most a share, as if `assumed_hosts` were there, until it has been there for
-  `grace_s` or meets a host that has. So the first of several that start together does not take everything.
+  `grace_s` or meets a host that has. So the first of several that start together does not take everything. The longer they do
+  not come, the fewer it leaves room for.
 - **Epochs** are at least Unix seconds and above any that was read: a host that slept while its lease lapsed never wins it back.
 - A host never gives up an expert in favour of another: what it has learned would be lost (until states can be moved).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -38,7 +40,7 @@ class LeaseConfig:
     """Times in seconds. The properties are the parts of a lease's life that things take."""
 
     lease_s: float = 12.0
-    assumed_hosts: int = 4
+    assumed_hosts: int = 3
     scan_uids_max: int = 512
     """Leases read at once (those that are held come on top); a larger grid is read in rounds."""
     claims_max: int = 64
@@ -66,7 +68,8 @@ class LeaseConfig:
 
     @property
     def grace_s(self) -> float:
-        return self.lease_s / 2
+        """Longer than a busy machine takes to start an agent that was started together with the first."""
+        return 2 * self.lease_s
 
     @property
     def fresh_s(self) -> float:
@@ -300,7 +303,7 @@ class LeaseKeeper:
         if self._settled_at is not None:
             share = fair_share(len(self._experts), capacities.values())
         else:
-            share = -(-len(self._experts) // max(len(capacities), self._config.assumed_hosts))
+            share = -(-len(self._experts) // max(len(capacities), self._awaited(now)))
             room = min(room, share - len(self._held))
         loads = dict.fromkeys(capacities, 0)
         loads[me] = len(self._held)
@@ -321,6 +324,12 @@ class LeaseKeeper:
                 self._lapsed.discard(uid)
         hosts: list[Effect] = [Host(uid, epoch) for uid, epoch in claims.items()]
         return hosts + self._put(claims, self._config.lease_s, now) if claims else []
+
+    def _awaited(self, now: float) -> int:
+        """Hosts that are taken to be there in the grace: `assumed_hosts` at first, one in the end."""
+        assert self._began is not None
+        left = 1 - (now - self._began) / self._config.grace_s
+        return max(1, math.ceil(self._config.assumed_hosts * left))
 
     def _is_my_turn(self, uid: ExpertId, order: Sequence[bytes], now: float) -> bool:
         if self._me.raw not in order:

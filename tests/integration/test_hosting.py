@@ -137,13 +137,13 @@ def test_three_agents_share_lose_one_and_go_on() -> None:
 def test_one_alone_hosts_everything() -> None:
     async def story(world: World) -> None:
         agent = await world.start()
-        await world.pass_until(10.0)
+        await world.pass_until(20.0)
         assert len(agent.server.versions) == TOTAL
         await agent.stop()
         await agent.custodian.release()
         assert agent.server.versions == {}
         await agent.directory.refresh()
-        await world.pass_until(14.5)
+        await world.pass_until(24.5)
         assert agent.directory.alive() == frozenset()
 
     in_world(story)

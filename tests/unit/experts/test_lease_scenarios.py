@@ -27,13 +27,25 @@ def test_three_that_start_together_share(seed: int, gap: float) -> None:
     assert world.longest_overlap < 1.0
 
 
-def test_one_alone_takes_everything_within_ten_seconds() -> None:
+def test_one_alone_takes_more_and_more_while_nobody_comes() -> None:
     world = World(GRID)
     site = world.start()
-    world.run(3.0)
-    assert len(site.serving) == 4  # in the grace it leaves room for three more
-    world.run(7.0)
-    assert len(site.serving) == 16
+    steps = [(3.0, 6), (8.0, 8), (8.0, 16)]  # room for two more, then for one, and for nobody
+    for seconds, share in steps:
+        world.run(seconds)
+        assert len(site.serving) == share
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_those_that_take_long_to_start_find_their_share(seed: int) -> None:
+    world = World(GRID, seed=seed)
+    world.start()
+    world.run(10.0)  # two more were started with it, on a busy machine
+    world.start()
+    world.start()
+    world.run(10.0)
+    assert world.is_settled()
+    assert world.loads()[0] == 8 and min(world.loads()) >= 2
 
 
 def test_capacity_is_respected_and_what_does_not_fit_stays_vacant() -> None:
