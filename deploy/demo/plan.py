@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.cli.options import Parser
 from agent.errors import ConfigError
@@ -38,6 +39,8 @@ class Plan:
     headless: bool = False
     json: bool = False
     ephemeral: bool = False
+    state_dir: Path | None = None
+    """Where everything is kept; None takes var/demo of this clone."""
     kills: tuple[Kill, ...] = ()
 
 
@@ -61,6 +64,8 @@ def _number(flag: str, text: str, lowest: int, highest: int) -> int:
 
 def check(plan: Plan) -> Plan:
     """Raises ConfigError if the parts of the plan contradict each other."""
+    if plan.ephemeral and plan.state_dir is not None:
+        raise ConfigError("--ephemeral and --state-dir contradict each other: the one keeps nothing, the other says where")
     if len(plan.kills) > CHAOS_MAX:
         raise ConfigError(f"--chaos is given {len(plan.kills)} times; at most {CHAOS_MAX} make sense")
     for kill in plan.kills:
@@ -92,6 +97,7 @@ def parse(argv: Sequence[str]) -> Plan:
     parser.add_argument(
         "--ephemeral", action="store_true", help="use a fresh temporary state directory and a free port, and leave nothing"
     )
+    parser.add_argument("--state-dir", metavar="DIR", help="keep state, records and logs here (var/demo)")
     parser.add_argument(
         "--chaos",
         action="append",
@@ -109,6 +115,7 @@ def parse(argv: Sequence[str]) -> Plan:
             headless=args.headless,
             json=args.json,
             ephemeral=args.ephemeral,
+            state_dir=None if args.state_dir is None else Path(args.state_dir).absolute(),
             kills=tuple(sorted(parse_kill(text, agents) for text in args.chaos)),
         )
     )

@@ -263,7 +263,7 @@ def conduct(plan: Plan, stop: threading.Event, started_at: float) -> dict[str, o
     if plan.ephemeral:
         with tempfile.TemporaryDirectory(prefix="hive-demo-") as directory:
             return _in(Path(directory), plan, stop, started_at)
-    return _in(STATE, plan, stop, started_at)
+    return _in(plan.state_dir or STATE, plan, stop, started_at)
 
 
 def _in(state: Path, plan: Plan, stop: threading.Event, started_at: float) -> dict[str, object]:

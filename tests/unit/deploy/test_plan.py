@@ -39,6 +39,7 @@ def test_the_contracts_command_lines() -> None:
         ("--chaos agent-1@1 --chaos agent-1@2", "same agent twice"),
         ("--chaos coordinator@1 --chaos coordinator@2", "coordinator twice"),
         ("--agnets 3", "did you mean --agents?"),
+        ("--ephemeral --state-dir x", "contradict"),
         ("surprise", "not understood"),
     ],
 )
