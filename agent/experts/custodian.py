@@ -16,21 +16,8 @@ from typing import Protocol
 from agent.errors import HiveError, LocalError, RecordError
 from agent.experts import records
 from agent.experts.directory import Directory, seen_leases
-from agent.experts.leases import (
-    Drop,
-    Effect,
-    Event,
-    Host,
-    LeaseConfig,
-    LeaseKeeper,
-    Leave,
-    Put,
-    Reason,
-    Scan,
-    Scanned,
-    SeenLease,
-    Stored,
-)
+from agent.experts.lease_events import Drop, Effect, Event, Host, Leave, Put, Reason, Scan, Scanned, SeenLease, Stored
+from agent.experts.leases import LeaseConfig, LeaseKeeper
 from agent.experts.records import HOSTS, HostRecord, Lease, PrefixHint, StoredRecord
 from agent.experts.server import HostedInfo
 from agent.experts.state import ExpertState

@@ -8,7 +8,8 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from agent.experts.leases import Drop, Effect, Event, Host, LeaseConfig, LeaseKeeper, Leave, Put, Scan, Scanned, SeenLease, Stored
+from agent.experts.lease_events import Drop, Effect, Event, Host, Leave, Put, Scan, Scanned, SeenLease, Stored
+from agent.experts.leases import LeaseConfig, LeaseKeeper
 from agent.experts.records import HostRecord, Lease
 from agent.grid import ExpertId, Grid
 from agent.identity import PeerId

@@ -4,21 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.experts.leases import (
-    HOSTS_MAX,
-    PUTS_MAX,
-    Drop,
-    Effect,
-    Host,
-    LeaseConfig,
-    LeaseKeeper,
-    Leave,
-    Put,
-    Scan,
-    Scanned,
-    SeenLease,
-    Stored,
-)
+from agent.experts.lease_events import Drop, Effect, Host, Leave, Put, Scan, Scanned, SeenLease, Stored
+from agent.experts.leases import HOSTS_MAX, PUTS_MAX, LeaseConfig, LeaseKeeper
 from agent.experts.records import HostRecord, Lease, affinity
 from agent.grid import ExpertId, Grid
 from agent.identity import PeerId
