@@ -97,15 +97,22 @@ class AgentSocket(AsyncConsumer):
 
     async def send_json(self, body: bytes) -> None:
         if not self.ended:
-            await self.send({"type": "websocket.send", "text": body.decode()})
+            await self._send_or_end({"type": "websocket.send", "text": body.decode()})
 
     async def end(self, code: int, reason: str) -> None:
         """Close with a code and a reason; idempotent."""
         if not self.ended:
             self.ended = True
-            await self.send(
+            await self._send_or_end(
                 {"type": "websocket.close", "code": code, "reason": reason.encode()[:REASON_BYTES_MAX].decode(errors="ignore")}
             )
+
+    async def _send_or_end(self, message: dict[str, Any]) -> None:
+        """A server raises OSError (ASGI 2.4) when the other side is gone; its disconnect message follows."""
+        try:
+            await self.send(message)
+        except OSError:
+            self.ended = True
 
     async def deny(self, status: int, detail: str) -> None:
         """Refuse the handshake, in words where the server can (ASGI extension `websocket.http.response`)."""

@@ -1,18 +1,21 @@
-"""A manifest in words, for the page. Nothing here is computed that the manifest does not say."""
+"""A manifest in words, for the page."""
 
 from __future__ import annotations
 
 from agent.manifest import Manifest, PythonStdlib, TextFile
+from agent.models.sizes import sizes
+from coordinator.dashboard.templatetags.frontend import compact
 
 
 def facts(manifest: Manifest) -> list[tuple[str, str]]:
     """(what, value) pairs, most interesting first."""
     model, training = manifest.model, manifest.training
     grid = " × ".join(map(str, model.grid))
-    experts = sum(len(g) for g in model.grids())
+    size = sizes(model)
     return [
+        ("Parameters", f"{compact(size.total)}, of which a byte passes through {compact(size.active)}"),
         ("Model", f"GPT of {model.layers} layers, {model.heads} heads, width {model.d_model}, context {model.sequence} bytes"),
-        ("Experts", f"{experts}: a {grid} grid in each layer, each {model.d_model} → {model.expert_hidden} → {model.d_model}"),
+        ("Experts", f"{size.experts} of {compact(size.expert)} parameters, a {grid} grid in each layer"),
         ("Routing", f"the best {model.k_best} live experts for each {model.routing}"),
         ("Data", _data(manifest.data)),
         ("Batches", f"{training.batch_size} sequences, {training.batches_in_flight} in flight per trainer"),

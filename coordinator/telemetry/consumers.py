@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -41,15 +42,22 @@ class TelemetryConsumer(AgentSocket):
 
     messages_per_s = 20.0
     messages_burst = 600.0
+    outcome: int | None = None
+    failed = False
 
     async def opened(self) -> None:
         self.session_id = await database_sync_to_async(open_session)(self.experiment, self.hello, time.time())
         self.items = TokenBucket(per_s=ITEMS_PER_S, burst=ITEMS_BURST, now=time.monotonic())
+        self.settled = asyncio.Event()
         self.group = f"session.{self.session_id}"
         await self.channel_layer.group_send(self.group, {"type": "session.replaced"})
         await self.channel_layer.group_add(self.group, self.channel_name)
 
+    async def ready(self) -> None:
+        self.acknowledger = asyncio.create_task(self._acknowledge())
+
     async def closed(self) -> None:
+        self.acknowledger.cancel()
         await self.channel_layer.group_discard(self.group, self.channel_name)
 
     async def received(self, message: bytes) -> None:
@@ -64,22 +72,33 @@ class TelemetryConsumer(AgentSocket):
         if not batch.items:
             return
         last = max(item.sequence for item in batch.items)
-
-        async def settle(stored: bool) -> None:
-            if stored:
-                await self.send_json(encode(Ack(sequence=last)))
-            else:
-                await self.end(NOT_STORED, "the coordinator could not store this; connect again and send it again")
-
         await intake.put(
             Submission(
                 session_id=self.session_id,
                 experiment=self.experiment.name,
                 items=batch.items,
                 received_at=time.time(),
-                settle=settle,
+                settle=lambda stored: self._settle(last if stored else None),
             )
         )
+
+    def _settle(self, sequence: int | None) -> None:
+        """Note what is to be told. Only the newest matters, so nothing piles up behind an agent that does not read.
+
+        After a failure (None) nothing is acknowledged any more: an acknowledgement covers all that came before it.
+        """
+        if not self.failed:
+            self.outcome, self.failed = sequence, sequence is None
+        self.settled.set()
+
+    async def _acknowledge(self) -> None:
+        while not self.ended:
+            await self.settled.wait()
+            self.settled.clear()
+            if self.failed:
+                await self.end(NOT_STORED, "the coordinator could not store this; connect again and send it again")
+            elif self.outcome is not None:
+                await self.send_json(encode(Ack(sequence=self.outcome)))
 
     async def session_replaced(self, _: dict[str, Any]) -> None:
         await self.end(REPLACED, "a newer connection of the same session took over")

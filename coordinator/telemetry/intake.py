@@ -35,8 +35,8 @@ class Submission:
     items: Sequence[Item]
     received_at: float
     """Unix time, seconds."""
-    settle: Callable[[bool], Awaitable[None]]
-    """Called once, with whether the items are stored."""
+    settle: Callable[[bool], None]
+    """Called once, with whether the items are stored. It must not wait: a slow agent would hold up all others."""
 
 
 class Intake:
@@ -77,7 +77,8 @@ class Intake:
             stored = await self._try_to_store(batch)
             self._items -= sum(len(s.items) for s in batch)
             self._room.set()
-            await asyncio.gather(*(s.settle(stored) for s in batch))
+            for submission in batch:
+                submission.settle(stored)
             if stored:
                 await self._changed({s.experiment for s in batch})
 

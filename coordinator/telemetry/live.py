@@ -142,6 +142,9 @@ class LiveConsumer(AsyncConsumer):
             self.feed.poke()
 
     async def _send_ticks(self) -> None:
-        while (text := await self.queue.get()) is not None:
-            await self.send({"type": "websocket.send", "text": text})
-        await self.send({"type": "websocket.close", "code": 4404, "reason": "the experiment is gone"})
+        try:
+            while (text := await self.queue.get()) is not None:
+                await self.send({"type": "websocket.send", "text": text})
+            await self.send({"type": "websocket.close", "code": 4404, "reason": "the experiment is gone"})
+        except OSError:
+            log.debug("a viewer is gone")  # its disconnect message follows

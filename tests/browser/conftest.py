@@ -262,5 +262,6 @@ async def shoot(page: Page, name: str) -> None:
     await page.set_viewport_size({"width": 390, "height": 844})
     await page.wait_for_timeout(300)
     await page.screenshot(path=ARTIFACTS / f"{name}-phone.png", full_page=True)
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways on a phone"
     if size:
         await page.set_viewport_size(size)

@@ -40,7 +40,7 @@ class Desk:
         self.changed.append(names)
         self.done.set()
 
-    async def _settle(self, stored: bool) -> None:
+    def _settle(self, stored: bool) -> None:
         self.settled.append(stored)
         if not stored:
             self.done.set()

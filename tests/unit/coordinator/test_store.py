@@ -20,7 +20,7 @@ from .conftest import NOW, Agent, event, hosts, report
 pytestmark = pytest.mark.django_db
 
 
-async def _settle(_: bool) -> None:
+def _settle(_: bool) -> None:
     """Nobody waits."""
 
 

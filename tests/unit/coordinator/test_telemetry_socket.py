@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -175,3 +176,52 @@ async def test_connections_are_limited(connect: Any, bob: Agent, charlie: Agent,
     monkeypatch.setattr(consumers.TelemetryConsumer, "connections_max", 1)
     await connect(bob)
     assert (await refusal(charlie.headers(at=time.time())))[0] == 503
+
+
+async def test_an_agent_that_is_gone_is_no_error() -> None:
+    async def gone(_: dict[str, Any]) -> None:
+        raise OSError("the other side is gone")
+
+    consumer = consumers.TelemetryConsumer()
+    consumer.base_send = gone
+    await consumer.send_json(encode(Ack(sequence=1)))
+    assert consumer.ended
+    await consumer.end(NOT_STORED, "too late")
+
+
+async def test_only_the_newest_acknowledgement_waits_for_an_agent_that_does_not_read() -> None:
+    sent: list[str] = []
+    reads, twice = asyncio.Event(), asyncio.Event()
+
+    async def slow(message: dict[str, Any]) -> None:
+        await reads.wait()
+        sent.append(message["text"])
+        if len(sent) == 2:
+            twice.set()
+
+    consumer = consumers.TelemetryConsumer()
+    consumer.base_send = slow
+    consumer.settled = asyncio.Event()
+    task = asyncio.create_task(consumer._acknowledge())
+    for sequence in (1, 2, 3, 4):
+        consumer._settle(sequence)  # never waits
+        await asyncio.sleep(0)
+    reads.set()
+    await asyncio.wait_for(twice.wait(), 5)
+    task.cancel()
+    assert [msgspec.json.decode(text, type=Ack).sequence for text in sent] == [1, 4]
+
+
+async def test_after_a_failure_nothing_is_acknowledged() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    consumer = consumers.TelemetryConsumer()
+    consumer.base_send = send
+    consumer.settled = asyncio.Event()
+    consumer._settle(None)
+    consumer._settle(7)  # a later batch was stored, the one before it was not
+    await consumer._acknowledge()
+    assert [(m["type"], m.get("code")) for m in sent] == [("websocket.close", NOT_STORED)]
