@@ -46,6 +46,8 @@ class Session(models.Model):
     bytes_coordinator = models.BigIntegerField(default=0)
     experts_total = models.BigIntegerField(default=0)
     experts_alive = models.BigIntegerField(default=0)
+    falls = models.PositiveIntegerField(default=0)
+    """Reports in which a counter was lower than before: a broken or a lying agent. They add nothing."""
     connections = models.JSONField(default=list)
     """Newest list of {"peer", "kind", "rtt_ms"}."""
     experts = models.JSONField(default=list)

@@ -26,7 +26,7 @@ COUNTERS = (
     "bytes_p2p_sent", "bytes_p2p_received", "bytes_coordinator",
 )  # fmt: skip
 _UPDATED = [
-    *COUNTERS, "experts_total", "experts_alive", "version", "seen_at", "joined_at", "ended_at", "last_sequence",
+    *COUNTERS, "falls", "experts_total", "experts_alive", "version", "seen_at", "joined_at", "ended_at", "last_sequence",
     "reported_at", "stage", "why", "loss", "loss_validation", "tokens_per_s", "connections", "experts",
 ]  # fmt: skip
 
@@ -99,6 +99,8 @@ def _known_sequences(submissions: Sequence[Submission], sessions: dict[int, Sess
 def _take_report(session: Session, report: Report, received_at: float) -> list[RawReport]:
     """Raise the session's counters, and give the row of what was added."""
     before = {name: getattr(session, name) for name in COUNTERS}
+    if report.sequence > session.last_sequence and any(getattr(report, name) < before[name] for name in ("tokens", "rows_served")):
+        session.falls += 1
     validation = _finite(report.loss_validation)
     if validation == session.loss_validation:
         validation = None

@@ -1,0 +1,51 @@
+"""What the site found when it last looked after an experiment. Times are Unix seconds."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from coordinator.experiments.models import Experiment
+
+
+class BootstrapCheck(models.Model):
+    """The last attempt to reach one address for first contact."""
+
+    class Outcome(models.TextChoices):
+        OK = "ok", "answers"
+        FAILED = "failed", "does not answer"
+        SKIPPED = "skipped", "not tried"
+
+    experiment = models.ForeignKey(Experiment, on_delete=models.CASCADE, related_name="bootstrap_checks")
+    address = models.CharField(max_length=300)
+    outcome = models.CharField(max_length=8, choices=Outcome.choices)
+    detail = models.CharField(max_length=200, default="", blank=True)
+    """Why not, in words."""
+    latency_ms = models.FloatField(null=True)
+    """From the first packet to the peer's answer."""
+    checked_at = models.FloatField()
+    answered_at = models.FloatField(null=True)
+    """When it last answered; None if it never did."""
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["experiment", "address"], name="bootstrap_check_once")]
+
+
+class Examination(models.Model):
+    """The state of an experiment's overlay and experts, from what its peers reported."""
+
+    experiment = models.OneToOneField(Experiment, on_delete=models.CASCADE, related_name="examination")
+    at = models.FloatField()
+    peers = models.PositiveIntegerField()
+    parts = models.JSONField(default=list)
+    """Sizes of the groups of peers that have no connection to each other, largest first; one group is as it should be."""
+    vacant = models.JSONField(default=list)
+    """Experts without a host, at most 100 names."""
+    vacant_count = models.PositiveIntegerField(default=0)
+    experts = models.PositiveIntegerField(default=0)
+    heaviest_peer = models.CharField(max_length=52, default="", blank=True)
+    heaviest_experts = models.PositiveIntegerField(default=0)
+    """Experts that the peer with the most of them hosts: what one crash takes down."""
+    relayed = models.PositiveIntegerField(default=0)
+    direct = models.PositiveIntegerField(default=0)
+    stuck = models.JSONField(default=list)
+    """At most 20 of {"peer", "stage", "why"}: peers that say why they do nothing."""

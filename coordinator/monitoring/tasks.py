@@ -1,0 +1,20 @@
+"""Celery tasks of the monitoring."""
+
+from __future__ import annotations
+
+import time
+
+from asgiref.sync import async_to_sync
+from celery import shared_task
+
+from coordinator.monitoring import bootstrap, overlay
+
+
+@shared_task(name="monitoring.examine")
+def examine() -> None:
+    overlay.examine_all(time.time())
+
+
+@shared_task(name="monitoring.check_bootstrap")
+def check_bootstrap() -> None:
+    async_to_sync(bootstrap.check_all)(time.time())
