@@ -97,17 +97,18 @@ class Sources:
 
     async def contacts(self, rng: random.Random) -> list[Contact]:
         """Everyone worth trying now, without duplicates, at most CONTACTS_PER_ATTEMPT of each kind."""
-        addresses = [*self.given, *self.book.addresses]
+        listed: Sequence[str] = ()
         if self.listed is not None:
             try:
-                addresses += await self.listed()
+                listed = await self.listed()
             except CoordinatorError as e:
                 log.debug("the coordinator lists no bootstrap peers: %s", e)
         by_peer: dict[PeerId, Contact] = {}
-        for address in addresses:
-            peer = peer_of(address)
-            if peer is not None and peer != self.own and len(by_peer) < CONTACTS_PER_ATTEMPT:
-                by_peer.setdefault(peer, (peer, self.signaler(address)))
+        for kind in (self.given, self.book.addresses, listed):  # each has its own room: remembered ones may all be gone
+            found = {peer: address for address in kind if (peer := peer_of(address)) not in (None, self.own, *by_peer)}
+            for peer, address in list(found.items())[:CONTACTS_PER_ATTEMPT]:
+                assert peer is not None
+                by_peer[peer] = (peer, self.signaler(address))
         contacts = list(by_peer.values())
         if self.rendezvous is not None:
             waiting = [p for p in self.rendezvous.waiting() if p != self.own]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from agent.cli.options import add_settings, settle
 from agent.cli.running import PidFile
 from agent.cli.screen import Screen
 from agent.config import AgentConfig
-from agent.errors import LocalError
+from agent.errors import CoordinatorError, LocalError
 from agent.identity import Identity, KeyFile
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,10 @@ async def compose(config: AgentConfig, identity: Identity) -> Member:
     log.info("%s, revision %d, signed by %s…", manifest.title, manifest.revision, fetched.key[:8])
     if manifest.status == "finished":
         raise LocalError(f"the experiment {manifest.name} has finished: there is nothing left to train")
+    if not fetched.cached:
+        # Loading torch may take ten seconds: should the coordinator die meanwhile, we know whom to ask.
+        with contextlib.suppress(CoordinatorError):
+            await coordinator.bootstrap(manifest.name)
 
     import torch
 

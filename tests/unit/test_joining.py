@@ -92,6 +92,16 @@ async def test_contacts_are_bounded(tmp_path: Path) -> None:
     assert len(contacts) == 2 * CONTACTS_PER_ATTEMPT
 
 
+async def test_stale_addresses_leave_room_for_those_that_the_coordinator_lists(tmp_path: Path) -> None:
+    async def listed() -> list[str]:
+        return [address(i) for i in range(60, 80)]
+
+    origin = sources(tmp_path, listed=listed)
+    origin.book.met([address(i) for i in range(2, 2 + 2 * CONTACTS_PER_ATTEMPT)])
+    asked = [p for p, _ in await origin.contacts(random.Random(0))]
+    assert asked[CONTACTS_PER_ATTEMPT:] == [peer(i) for i in range(60, 60 + CONTACTS_PER_ATTEMPT)]
+
+
 async def test_a_dead_coordinator_leaves_the_cache(tmp_path: Path) -> None:
     async def listed() -> list[str]:
         raise CoordinatorUnreachable("away")
