@@ -120,6 +120,8 @@ class Manifest(_Part, frozen=True, kw_only=True):
     title: Annotated[str, Meta(min_length=1, max_length=120)]
     description: Annotated[str, Meta(max_length=4000)] = ""
     status: Literal["open", "paused", "finished"] = "open"
+    admission: Literal["open", "invite", "approval"] = "open"
+    """Who may take part: anybody, or only peers with a certificate of the coordinator (agent/admission.py)."""
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     model: GPTModel = GPTModel()
     data: PythonStdlib | TextFile = PythonStdlib()

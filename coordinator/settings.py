@@ -16,7 +16,7 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from coordinator import state
+from coordinator import social, state
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -44,16 +44,31 @@ SITE_URL = env.str("HIVE_SITE_URL", default="").rstrip("/")
 BEHIND_TLS = flag("HIVE_BEHIND_TLS", False)
 """A reverse proxy in front terminates TLS and sets X-Forwarded-Proto."""
 
+SOCIAL = social.configured(env)
+"""Sign-in with accounts elsewhere, one per pair of HIVE_SOCIAL_… variables; none by default."""
+
 INSTALLED_APPS = [
     "daphne",  # before staticfiles: gives `runserver` WebSockets
+    "coordinator.accounts",  # before allauth: its templates come first
+    "django.contrib.auth",
     "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
     "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
+    "allauth.mfa",
+    *SOCIAL.apps,
     "channels",
     "csp",
     "ninja",
     "coordinator.experiments",
+    "coordinator.admission",
     "coordinator.rendezvous",
     "coordinator.telemetry",
+    "coordinator.leaderboard",
+    "coordinator.monitoring",
     "coordinator.dashboard",
     "coordinator.api",
 ]
@@ -63,9 +78,14 @@ MIDDLEWARE = [
     "servestatic.middleware.ServeStaticMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.middleware.gzip.GZipMiddleware",
+    "django.middleware.http.ConditionalGetMiddleware",  # below GZip, whose output differs each time
+    "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
 ]
 
 ROOT_URLCONF = "coordinator.urls"
@@ -76,7 +96,13 @@ TEMPLATES = [
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "DIRS": [],
         "APP_DIRS": True,
-        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
     }
 ]
 
@@ -119,7 +145,13 @@ CELERY_BEAT_SCHEDULE = {
     "gone": {"task": "telemetry.mark_gone", "schedule": 2.0, "options": {"expires": 5}},
     "heartbeat": {"task": "telemetry.heartbeat", "schedule": 3.0, "options": {"expires": 5}},
     "retention": {"task": "telemetry.retain", "schedule": 600.0, "options": {"expires": 600}},
+    "contributions": {"task": "leaderboard.derive", "schedule": 10.0, "options": {"expires": 15}},
+    "boards": {"task": "leaderboard.score", "schedule": 30.0, "options": {"expires": 60}},
+    "merge": {"task": "leaderboard.retain", "schedule": 600.0, "options": {"expires": 600}},
+    "examine": {"task": "monitoring.examine", "schedule": 15.0, "options": {"expires": 30}},
+    "bootstrap": {"task": "monitoring.check_bootstrap", "schedule": 60.0, "options": {"expires": 60}},
     "rendezvous": {"task": "rendezvous.forget", "schedule": 30.0, "options": {"expires": 60}},
+    "accounts": {"task": "accounts.forget", "schedule": 600.0, "options": {"expires": 600}},
 }
 
 STATIC_URL = "/static/"
@@ -138,7 +170,7 @@ CONTENT_SECURITY_POLICY = {
         "img-src": [SELF],
         "font-src": [SELF],
         "connect-src": [SELF],
-        "form-action": [SELF],
+        "form-action": [SELF, *SOCIAL.origins],  # browsers apply it to where a form's answer redirects to
         "frame-ancestors": [NONE],
         "base-uri": [NONE],
     }
@@ -152,6 +184,53 @@ if BEHIND_TLS:
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
+        "OPTIONS": {"user_attributes": ["email", "display_name"]},
+    },
+]
+LOGIN_URL, LOGIN_REDIRECT_URL = "account_login", "account"
+SESSION_COOKIE_NAME = "hive_session"
+
+ACCOUNT_ADAPTER = "coordinator.accounts.adapter.AccountAdapter"
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+ACCOUNT_LOGIN_ON_EMAIL_CONFIRMATION = True  # only in the browser that signed up
+ACCOUNT_CHANGE_EMAIL = True
+ACCOUNT_EMAIL_NOTIFICATIONS = True
+ACCOUNT_EMAIL_SUBJECT_PREFIX = "[Hive] "
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_LOGOUT_REDIRECT_URL = "/"
+ACCOUNT_USER_DISPLAY = "coordinator.accounts.models.display"
+ACCOUNT_SIGNUP_OPEN = flag("HIVE_SIGNUP", True)
+"""False closes sign-up; who has an account keeps it."""
+ACCOUNT_SIGNUP_FORM_HONEYPOT_FIELD = "website"
+ACCOUNT_FORMS = {"signup": "coordinator.accounts.forms.SignupForm"}
+MFA_ADAPTER = "coordinator.accounts.adapter.TwoFactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_TOTP_ISSUER = "Hive"
+MFA_TOTP_TOLERANCE = 1
+SOCIALACCOUNT_PROVIDERS = SOCIAL.providers
+SOCIALACCOUNT_LOGIN_ON_GET = False
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = False
+
+vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+EMAIL_TIMEOUT = 20
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("HIVE_MAIL_FROM", default="Hive <hive@localhost>")
+MAIL_DELIVERY_BACKEND = vars()["EMAIL_BACKEND"]
+"""What really sends. Unless it is the console, a Celery task uses it, so that no page waits for a mail server."""
+if not MAIL_DELIVERY_BACKEND.endswith("console.EmailBackend"):
+    EMAIL_BACKEND = "coordinator.accounts.mail.QueuedBackend"
 
 USE_TZ = True
 TIME_ZONE = "UTC"

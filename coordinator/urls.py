@@ -11,7 +11,10 @@ urlpatterns = [
     path("readyz", ready, name="ready"),
     path("favicon.ico", RedirectView.as_view(url="/static/site/favicon.svg", permanent=True)),
     path("api/v1/", api.urls),
+    path("", include("coordinator.accounts.urls")),
+    path("", include("coordinator.admission.urls")),
     path("", include("coordinator.dashboard.urls")),
 ]
 
 handler404 = "coordinator.dashboard.views.not_found"
+handler429 = "coordinator.accounts.views.too_many"

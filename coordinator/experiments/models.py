@@ -6,7 +6,9 @@ import hashlib
 from functools import cached_property
 
 import msgspec
+from django.conf import settings
 from django.db import models
+from django.db.models import Exists, OuterRef, Q
 
 from agent.manifest import Manifest, SignedManifest, decode
 
@@ -15,8 +17,31 @@ class ExperimentQuerySet(models.QuerySet["Experiment"]):
     """Who may see what is decided here and nowhere else."""
 
     def visible_to(self, user: object = None) -> ExperimentQuerySet:
-        """What `user` (None: a stranger) may know of: everything but drafts, which have no published revision."""
-        return self.exclude(status=Experiment.Status.DRAFT)
+        """What `user` (None: a stranger) may know of: everything but drafts; drafts too for staff and for who organizes them.
+
+        A draft has no published revision. Whoever may *join* is another question: coordinator/admission.
+        """
+        published = ~Q(status=Experiment.Status.DRAFT)
+        if not getattr(user, "is_authenticated", False):
+            return self.filter(published)
+        if getattr(user, "is_staff", False):
+            return self.all()
+        return self.filter(published | Q(Exists(Role.objects.filter(experiment=OuterRef("pk"), user=user))))
+
+    def managed_by(self, user: object) -> ExperimentQuerySet:
+        """What `user` may change: what they own or co-organize; everything for staff."""
+        return self._with_role(user, Role.Kind.values)
+
+    def owned_by(self, user: object) -> ExperimentQuerySet:
+        """What `user` may give away: appoint and dismiss organizers, archive, delete."""
+        return self._with_role(user, [Role.Kind.OWNER])
+
+    def _with_role(self, user: object, kinds: list[str]) -> ExperimentQuerySet:
+        if not getattr(user, "is_authenticated", False) or not getattr(user, "is_active", False):
+            return self.none()
+        if getattr(user, "is_staff", False):
+            return self.all()
+        return self.filter(Exists(Role.objects.filter(experiment=OuterRef("pk"), user=user, kind__in=kinds)))
 
 
 class Experiment(models.Model):
@@ -56,6 +81,25 @@ class Experiment(models.Model):
         """The newest manifest. Only for experiments that are not drafts."""
         assert self.revision is not None, "a published experiment has a revision"
         return self.revision.manifest
+
+
+class Role(models.Model):
+    """Somebody who organizes an experiment."""
+
+    class Kind(models.TextChoices):
+        OWNER = "owner"
+        CO_ORGANIZER = "co-organizer"
+
+    experiment = models.ForeignKey(Experiment, on_delete=models.CASCADE, related_name="roles")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="roles")
+    kind = models.CharField(max_length=12, choices=Kind.choices)
+    since = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["experiment", "user"], name="role_once"),
+            models.CheckConstraint(condition=Q(kind__in=["owner", "co-organizer"]), name="role_kind"),
+        ]
 
 
 class ManifestRevision(models.Model):
