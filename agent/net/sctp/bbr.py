@@ -25,9 +25,9 @@ UP_GAIN, DOWN_GAIN = 1.25, 0.8
 WINDOW_GAIN = 2.0
 HEADROOM = 0.85
 LOSS_CUT = 0.85
-RATE_ROUNDS, RATE_S = 10, 0.5
+RATE_ROUNDS, RATE_S = 20, 0.5
 """How long a rate is remembered: so many rounds, and at least so long. A busy host stalls for many short rounds."""
-ROUNDS_BETWEEN_PROBES = 40
+ROUNDS_BETWEEN_PROBES = 20
 PROBE_INTERVAL_S = 2.5
 MIN_RTT_AGE_S = 10.0
 PROBE_RTT_S = 0.2

@@ -34,7 +34,7 @@ TIMEOUTS_MAX = 10
 Association.Max.Retrans). Acknowledgements of later chunks do not count: they may be the same ones over and over."""
 TIMEOUTS_UNTIL_DOUBT = 3
 """After so many, gap acknowledgements are taken for withdrawn, and large packets for lost in a black hole."""
-LOSSES_UNTIL_DOUBT = 6
+LOSSES_UNTIL_DOUBT = 10
 """A large chunk that was lost so often suggests that packets of its size do not pass."""
 LOSSES_MAX = 40
 """A chunk that was lost so often never gets through."""
@@ -211,7 +211,9 @@ class Sender:
         before = self._delivered
         self._newest = None
         for index in range(self._head, self._head + cumulative - head_tsn + 1):
-            self._acknowledge(self._sent[index])
+            sent = self._sent[index]
+            self._acknowledge(sent)
+            sent.packet = b""  # the list is trimmed later; the memory goes now
         self._head += cumulative - head_tsn + 1
         self._acknowledge_gaps(cumulative, sack.gaps)
         self._trim()

@@ -255,6 +255,20 @@ def test_one_packet_that_never_passes_ends_the_association():
     assert isinstance(link.ends[0].ended.error, LinkClosed)
 
 
+def test_acknowledged_packets_are_not_kept():
+    link = opened()
+    link.run(5)
+    for _ in range(20):
+        link.send(0, 1, bytes(200_000))
+    assert link.run(60, lambda: link.ends[0].association.buffered() < 200_000)
+    sender = link.ends[0].association._sender
+    assert sum(len(sent.packet) for sent in sender._sent) < 400_000
+    assert link.run(60, lambda: link.ends[0].association.buffered() == 0)
+    assert sender._sent == []
+    assert len(sender._transmissions) == 0
+    assert link.ends[1].association._receiver.reassembler.held_bytes == 0
+
+
 def exchange_one(link: VirtualLink) -> None:
     assert link.run(5, lambda: bool(link.ends[1].messages))
 
