@@ -7,9 +7,10 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.config import AgentConfig
+from agent.credentials import Credentials
 from agent.errors import RemoteError
 from agent.identity import Identity
 from agent.joining import AddressBook, FirstContact, JoinConfig, Sources
@@ -18,7 +19,7 @@ from agent.net.bootstrap import BootstrapServer, BootstrapSignaler
 from agent.net.coordinator import Coordinator
 from agent.net.coordinator_socket import Badge, Patience
 from agent.net.ice import IceConfig
-from agent.net.network import Network
+from agent.net.network import Network, NetworkConfig
 from agent.net.overlay import Overlay
 from agent.net.rendezvous import Rendezvous
 from agent.net.telemetry_socket import TelemetrySocket
@@ -44,6 +45,8 @@ class Membership:
     identity: Identity
     manifest: Manifest
     coordinator: Coordinator
+    credentials: Credentials
+    """What we show, and the rule by which we judge what others show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +61,14 @@ class Connected:
     address: str
     """Our own bootstrap address, or empty."""
     coordinator_bytes: Callable[[], int]
+    joined: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def join(self) -> int:
         """Join the overlay. Returns how many contacts helped, 0 if we are its first peer. Raises JoinError."""
         await self.rendezvous.told(RENDEZVOUS_WAIT_S)
-        return await self.first_contact.join()
+        contacts = await self.first_contact.join()
+        self.joined.set()
+        return contacts
 
     async def keep_company(self) -> None:
         """Whenever nobody is connected, look for first contact again, until cancelled."""
@@ -72,15 +78,18 @@ class Connected:
                 await self.first_contact.reunite(lambda: set(self.network.peers()))
 
     async def keep_addresses(self) -> None:
-        """Announce our address and remember others', until cancelled."""
+        """Once joined, announce our address and remember others', until cancelled."""
+        await self.joined.wait()
         while True:
+            found: list[str] = []
             try:
                 if self.address:
                     await self.overlay.announce(self.address, ttl_s=ADDRESS_TTL_S)
-                self.book.met([address for _, address in await self.overlay.bootstraps()])
+                found = [address for _, address in await self.overlay.bootstraps() if address != self.address]
+                self.book.met(found)
             except RemoteError as e:
                 log.info("bootstrap addresses: %s", e)
-            await asyncio.sleep(ADDRESSES_PERIOD_S)
+            await asyncio.sleep(ADDRESSES_PERIOD_S if found else REUNITE_PERIOD_S)
 
 
 async def connect(stack: contextlib.AsyncExitStack, who: Membership, telemetry: Telemetry, *, rng: random.Random) -> Connected:
@@ -88,12 +97,19 @@ async def connect(stack: contextlib.AsyncExitStack, who: Membership, telemetry: 
     config, manifest = who.config, who.manifest
     transport = WebRtcTransport(WebRtcConfig(ice=IceConfig(servers=manifest.ice_servers), data_path=config.channel))
     stack.push_async_callback(transport.close)
-    network = Network(identity=who.identity, experiment=manifest.name, transport=transport)
+    credentials = who.credentials
+    admission = NetworkConfig(admission=credentials.certificate, rule=credentials.rule)
+    network = Network(identity=who.identity, experiment=manifest.name, transport=transport, config=admission)
     stack.push_async_callback(network.close)
     overlay = Overlay(network, who.identity, experiment=manifest.name, rng=rng)
     stack.push_async_callback(overlay.close)
     address = await _listen(stack, network, config)
-    badge = Badge(identity=who.identity, experiment=manifest.name, session=telemetry.session)
+    badge = Badge(
+        identity=who.identity,
+        experiment=manifest.name,
+        session=telemetry.session,
+        admission=lambda: credentials.certificate,
+    )
     sink = TelemetrySocket(who.coordinator.url, badge, Patience(rng=rng))
     sink.start()
     stack.push_async_callback(sink.close)
