@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -33,9 +34,11 @@ _P = 2**255 - 19
 _RAW = serialization.Encoding.Raw, serialization.PublicFormat.Raw
 
 
-@dataclass(frozen=True, order=True, slots=True, repr=False)
-class PeerId:
-    """A peer's Ed25519 public key, 32 bytes. Ordered and hashable; `str` is its text form (base32, 52 letters)."""
+class PeerId(msgspec.Struct, frozen=True, order=True, cache_hash=True, gc=False):
+    """A peer's Ed25519 public key, 32 bytes. Ordered and hashable; `str` is its text form (base32, 52 letters).
+
+    A Struct, because the DHT looks peers up many times for each message: its hash and comparison are in C.
+    """
 
     raw: bytes
 
