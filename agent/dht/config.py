@@ -49,6 +49,7 @@ class DhtConfig:
     dial_backoff_max_s: float = 60.0
     # Requests
     hop_limit: int = 24
+    ack_delay_s: float = 0.25  # a request whose answer has not come back by then is acknowledged
     hop_timeout_s: float = 1.2  # a neighbour that does not acknowledge by then is passed over
     attempt_timeout_s: float = 1.5  # without an answer by then the origin tries another path
     operation_timeout_s: float = 8.0
@@ -90,5 +91,7 @@ class DhtConfig:
             raise ValueError("links_max must be at least twice siblings")
         if max(self.read_paths, self.write_paths) > self.paths_max or self.paths_max > 255:
             raise ValueError("paths_max must be at least the number of paths, and at most 255")
+        if 2 * self.ack_delay_s > self.hop_timeout_s:
+            raise ValueError("ack_delay_s must be at most half of hop_timeout_s")
         if self.hop_limit > 255 or self.answer_peers_max > 64:
             raise ValueError("hop_limit is at most 255 and answer_peers_max at most 64")

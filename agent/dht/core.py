@@ -16,10 +16,13 @@ from agent.dht.routing_table import RoutingTable
 from agent.identity import PeerId
 
 
+Timer = list[Any]  # when, number, callback or None once it is over, argument: a list, because heaps compare lists fast
+
+
 class Core:
     """Shared state. `now` is set by DhtNode whenever it is entered."""
 
-    __slots__ = ("_numbers", "_timers", "config", "effects", "me", "now", "on_miss", "rng", "space", "store", "suspects", "table")
+    __slots__ = ("_cancelled", "_numbers", "_timers", "config", "effects", "me", "now", "on_miss", "rng", "space", "store", "suspects", "table")
 
     def __init__(self, me: Contact, space: KeySpace, store: RecordStore, config: DhtConfig, rng: Random) -> None:
         self.me = me
@@ -32,7 +35,8 @@ class Core:
         self.effects: list[Effect] = []
         self.suspects: dict[PeerId, float] = {}  # connected peers that are passed over -> until when; few
         self.on_miss: Callable[[PeerId], None] = lambda peer: None
-        self._timers: list[tuple[float, int, Callable[[Any], None], Any]] = []
+        self._timers: list[Timer] = []
+        self._cancelled = 0
         self._numbers = 0
 
     def number(self) -> int:
@@ -43,17 +47,40 @@ class Core:
     def send(self, peer: PeerId, message: Message) -> None:
         self.effects.append(Send(peer, encode(message)))
 
-    def at(self, when: float, callback: Callable[[Any], None], argument: Any = None) -> None:
-        """Call back at `when`. There is no cancelling: a callback checks whether it is still wanted."""
-        heapq.heappush(self._timers, (when, self.number(), callback, argument))
+    def at(self, when: float, callback: Callable[[Any], None], argument: Any = None) -> Timer:
+        """Call back at `when`, unless cancelled before."""
+        self._numbers = (self._numbers + 1) & 0xFFFFFFFF
+        timer: Timer = [when, self._numbers, callback, argument]
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        """Never call back. Harmless for one that has called already."""
+        if timer[2] is None:
+            return
+        timer[2] = timer[3] = None
+        self._cancelled += 1
+        if self._cancelled > 32 and 2 * self._cancelled > len(self._timers):
+            self._timers = [t for t in self._timers if t[2] is not None]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
 
     def run_due(self) -> None:
         while self._timers and self._timers[0][0] <= self.now:
-            _, _, callback, argument = heapq.heappop(self._timers)
+            timer = heapq.heappop(self._timers)
+            callback, argument = timer[2], timer[3]
+            if callback is None:
+                self._cancelled -= 1
+                continue
+            timer[2] = timer[3] = None
             callback(argument)
 
     def next_timer(self) -> float | None:
-        return self._timers[0][0] if self._timers else None
+        timers = self._timers
+        while timers and timers[0][2] is None:
+            heapq.heappop(timers)
+            self._cancelled -= 1
+        return timers[0][0] if timers else None
 
     def is_suspect(self, peer: PeerId) -> bool:
         return bool(self.suspects) and self.suspects.get(peer, 0.0) > self.now

@@ -61,7 +61,7 @@ class Request(msgspec.Struct, array_like=True, tag=1):
 
 
 class Ack(msgspec.Struct, array_like=True, tag=2, gc=False):
-    """I have your request and answer for it. An answer that comes at once stands for it."""
+    """I have your request and will answer for it. An answer within `ack_delay_s` stands for it."""
 
     hop: Number
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from agent.dht.config import ITEMS_MAX
-from agent.dht.core import Core
+from agent.dht.core import Core, Timer
 from agent.dht.events import Done
 from agent.dht.keys import Contact
 from agent.dht.messages import Item, Kind, Letter, Result, Status, decode_peers, decode_records, encode
@@ -25,7 +25,7 @@ class Search:
 
     __slots__ = (
         "answered", "attempt_s", "deadline", "done", "ending", "error", "found",
-        "items", "kind", "on_done", "open", "paths", "starting", "token", "useful",
+        "items", "kind", "on_done", "open", "paths", "retry", "starting", "timers", "token", "useful",
     )  # fmt: skip
 
     def __init__(self, kind: Kind, token: bytes, items: list[Item], deadline: float, on_done: Callable[[Search], None]) -> None:
@@ -44,6 +44,8 @@ class Search:
         self.ending = False
         self.done = False
         self.attempt_s = 0.0
+        self.retry: Timer | None = None  # when it tries a further path
+        self.timers: list[Timer] = []  # its deadline, and its end if that is near
 
 
 class _PathSink:
@@ -153,13 +155,13 @@ class Operations:
             return
         self.running += 1
         search.attempt_s = core.config.attempt_timeout_s
-        core.at(search.deadline, self._end, search)
+        search.timers.append(core.at(search.deadline, self._end, search))
         for _ in range(paths):
             self._launch(search)
         search.starting = False
         self._settle(search)
         if not search.done:
-            core.at(core.now + search.attempt_s, self._retry, search)
+            search.retry = core.at(core.now + search.attempt_s, self._retry, search)
 
     # -- how a search goes on ----------------------------------------------------------------------------------------
 
@@ -210,7 +212,7 @@ class Operations:
                 self._end(search)
         elif len(search.useful) == every and not search.ending:
             search.ending = True
-            self._core.at(self._core.now + self._core.config.grace_s, self._end, search)
+            search.timers.append(self._core.at(self._core.now + self._core.config.grace_s, self._end, search))
 
     def _resend(self, search: Search) -> None:
         if not search.done and not any(search.open.values()):
@@ -223,11 +225,14 @@ class Operations:
         self._launch(search)
         self._settle(search)
         search.attempt_s *= 1.25
-        self._core.at(self._core.now + search.attempt_s, self._retry, search)
+        search.retry = self._core.at(self._core.now + search.attempt_s, self._retry, search)
 
     def _end(self, search: Search) -> None:
         if not search.done:
             search.done = True
+            for timer in (*search.timers, search.retry):
+                if timer is not None:
+                    self._core.cancel(timer)
             self.running -= 1
             search.on_done(search)
 

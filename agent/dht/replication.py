@@ -7,7 +7,7 @@ whoever lacks something asks for it. A pass walks the store in steps, so that a 
 
 from __future__ import annotations
 
-from agent.dht.core import Core
+from agent.dht.core import Core, Timer
 from agent.dht.messages import (
     Digest,
     Item,
@@ -44,9 +44,10 @@ class _Write:
 class _Call:
     """A Store on its way. `write` is None for repairs."""
 
-    __slots__ = ("indices", "peer", "write")
+    __slots__ = ("indices", "peer", "timer", "write")
 
-    def __init__(self, peer: PeerId, indices: list[int], write: _Write | None) -> None:
+    def __init__(self, peer: PeerId, indices: list[int], write: _Write | None, timer: Timer) -> None:
+        self.timer = timer
         self.peer = peer
         self.indices = indices
         self.write = write
@@ -100,6 +101,7 @@ class Replication:
         if call is None or call.peer != peer:
             return
         del self._calls[message.call]
+        self._core.cancel(call.timer)
         if call.write is not None:
             refused = set(message.refused)
             for position, index in enumerate(call.indices):
@@ -124,11 +126,11 @@ class Replication:
             if len(self._calls) >= WRITES_MAX:
                 return
             call = core.number()
-            self._calls[call] = _Call(peer, [index for index, _ in part], write)
+            timer = core.at(core.now + core.config.hop_timeout_s, self._missed, call)
+            self._calls[call] = _Call(peer, [index for index, _ in part], write, timer)
             if write is not None:
                 write.waiting += 1
             core.send(peer, Store(call, [record for _, record in part]))
-            core.at(core.now + core.config.hop_timeout_s, self._missed, call)
 
     def _missed(self, number: int) -> None:
         call = self._calls.get(number)
@@ -138,6 +140,7 @@ class Replication:
 
     def _give_up(self, number: int) -> None:
         call = self._calls.pop(number)
+        self._core.cancel(call.timer)
         if call.write is not None:
             self._arrived(call.write)
 

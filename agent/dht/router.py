@@ -3,7 +3,7 @@
     request:   origin --hop 7--> a --hop 3--> b (nobody closer: b answers)
     answer:    origin <--hop 7-- a <--hop 3-- b
 
-A hop that does not acknowledge in `hop_timeout_s`, or whose link closes before it has answered everything, is passed over and
+A hop that neither answers nor acknowledges in `hop_timeout_s`, or whose link closes before it has answered everything, is passed over and
 its items go another way. Distances shrink with every hop after the first, so a request cannot loop; `hops_left` bounds it
 against liars. Paths of one operation avoid one another: a node that sees the same item again on another path prefers a next hop
 that it has not used for it (S/Kademlia, section 4.4, as far as recursive routing can), and reads and writes on later paths end
@@ -17,7 +17,7 @@ from itertools import chain
 from typing import Protocol, TypeVar
 
 from agent.dht.config import AVOID_MAX, MESSAGE_BYTES_MAX, MESSAGE_SLACK_BYTES
-from agent.dht.core import Core
+from agent.dht.core import Core, Timer
 from agent.dht.keys import Contact
 from agent.dht.messages import Ack, Answer, Item, Kind, Request, Result, Status
 from agent.identity import PeerId
@@ -40,16 +40,28 @@ class Sink(Protocol):
 class RemoteSink:
     """The neighbour that a request came from."""
 
-    __slots__ = ("_core", "_hop", "_peer", "answered")
+    __slots__ = ("_ack", "_core", "_hop", "_peer", "answered")
 
     def __init__(self, core: Core, peer: PeerId, hop: int) -> None:
         self._core = core
         self._peer = peer
         self._hop = hop
+        self._ack: Timer | None = None
         self.answered = False
+
+    def acknowledge_later(self) -> None:
+        """Say that the request arrived, if its answer has not gone back until then: most answers are fast, and save the Ack."""
+        self._ack = self._core.at(self._core.now + self._core.config.ack_delay_s, self._acknowledge)
+
+    def _acknowledge(self, _: object) -> None:
+        if not self.answered and self._peer in self._core.table.connected:
+            self._core.send(self._peer, Ack(self._hop))
 
     def deliver(self, results: list[Result]) -> None:
         self.answered = True
+        if self._ack is not None:
+            self._core.cancel(self._ack)
+            self._ack = None
         if self._peer not in self._core.table.connected:
             return
         for part in in_messages(results, lambda r: len(r.payload) + 16):
@@ -76,7 +88,7 @@ class Leg:
 class _Forward:
     """Items that a neighbour has been given, and that it has not answered."""
 
-    __slots__ = ("acked", "hop", "items", "leg", "peer")
+    __slots__ = ("acked", "hop", "items", "leg", "peer", "timer")
 
     def __init__(self, hop: int, leg: Leg, peer: PeerId, items: dict[int, Item]) -> None:
         self.hop = hop
@@ -84,6 +96,7 @@ class _Forward:
         self.peer = peer
         self.items = items
         self.acked = False
+        self.timer: Timer | None = None
 
 
 class Router:
@@ -118,7 +131,7 @@ class Router:
         leg.avoid = [core.space.contact(raw).peer for raw in request.avoid]
         self.route(leg, request.items)
         if not sink.answered:
-            core.send(peer, Ack(request.hop))
+            sink.acknowledge_later()
 
     def on_ack(self, peer: PeerId, ack: Ack) -> None:
         forward = self._forwards.get(ack.hop)
@@ -169,6 +182,10 @@ class Router:
         core = self._core
         key = core.space.decode(item.key)
         later = leg.path > 0
+        if not later and not leg.avoid and not core.suspects:  # the common case, without sorting candidates
+            nearest = core.table.closest_closer(key)
+            if nearest is None or (nearest.peer != leg.origin.peer and nearest.peer != leg.source):
+                return nearest
         if later and leg.source is not None and leg.kind in (Kind.GET, Kind.PUT) and core.is_replica(key):
             return None
         used = self._used(leg, item)
@@ -225,7 +242,7 @@ class Router:
             forward.hop, leg.token, leg.kind, leg.path, leg.hops_left - 1, timeout_ms, leg.origin.peer.raw, items, avoid
         )
         core.send(peer, message)
-        core.at(core.now + core.config.hop_timeout_s, self._check, forward)
+        forward.timer = core.at(core.now + core.config.hop_timeout_s, self._check, forward)
 
     def _check(self, forward: _Forward) -> None:
         if self._forwards.get(forward.hop) is not forward:
@@ -234,7 +251,7 @@ class Router:
             self._core.on_miss(forward.peer)
             self._reroute(forward)
         elif self._core.now < forward.leg.deadline:
-            self._core.at(forward.leg.deadline, self._check, forward)
+            forward.timer = self._core.at(forward.leg.deadline, self._check, forward)
         else:
             self._drop(forward)
 
@@ -249,6 +266,8 @@ class Router:
 
     def _drop(self, forward: _Forward) -> None:
         del self._forwards[forward.hop]
+        if forward.timer is not None:
+            self._core.cancel(forward.timer)
         source = forward.leg.source
         if source is not None:
             self._per_source[source] -= 1

@@ -94,6 +94,14 @@ class RoutingTable:
             yield from self._sorted(bucket, key)
             bits ^= 1 << bucket
 
+    def closest_closer(self, key: int) -> Contact | None:
+        """The first of `closer`."""
+        bits = (self.me.key ^ key) & self._mask
+        if not bits:
+            return None
+        contacts = self._buckets[bits.bit_length() - 1]
+        return contacts[0] if len(contacts) == 1 else min(contacts, key=lambda c: c.key ^ key)
+
     def further(self, key: int) -> Iterator[Contact]:
         """The other connected peers, closest first."""
         if -1 in self._buckets:  # a peer with our very key; possible only with small key spaces
@@ -127,9 +135,10 @@ class RoutingTable:
     def wanted_siblings(self) -> list[Contact]:
         """Known, unconnected peers that belong among our siblings."""
         me, reach = self.me.key, self.reach()
-        if all(c.key ^ me >= reach for c in self.known.values()):
+        near = [c for c in self.known.values() if c.key ^ me < reach]
+        if not near:
             return []
-        best = nsmallest(self._config.siblings, [*self.siblings(), *self.known.values()], key=lambda c: c.key ^ me)
+        best = nsmallest(self._config.siblings, [*self.siblings(), *near], key=lambda c: c.key ^ me)
         return [c for c in best if c.peer not in self.connected]
 
     def sibling_bucket(self) -> int:

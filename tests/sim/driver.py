@@ -193,7 +193,11 @@ class Sim:
     def _wake(self, peer: SimPeer, when: float) -> None:
         if peer.alive and peer.wakes_at == when:
             peer.wakes_at = float("inf")
-            self._perform(peer, peer.node.tick(self.now))
+            deadline = peer.node.next_deadline()
+            if deadline is not None and deadline > self.now:  # cancelled since
+                self._plan_wake(peer)
+            else:
+                self._perform(peer, peer.node.tick(self.now))
 
     def _plan_wake(self, peer: SimPeer) -> None:
         deadline = peer.node.next_deadline()
@@ -227,7 +231,7 @@ class Sim:
         if target not in source.links or self.drop(source.peer, target, data):
             return
         self.bytes += len(data)
-        arrives = max(self.now + self.latency(), source.links[target] + 1e-9)
+        arrives = max(self.now + self.latency(), source.links[target] + 1e-6)  # 1e-9 would vanish beside a Unix time, and with it the order
         source.links[target] = arrives
         self.at(arrives, self._arrive, source.peer, target, data)
 

@@ -24,12 +24,26 @@ def test_a_request_goes_to_the_connected_peer_closest_to_the_key() -> None:
 def test_it_is_acknowledged_when_passed_on_and_answered_when_nobody_is_closer() -> None:
     me = Played(0, FAR, 1)
     me.receive(1, request(Kind.FIND, FURTHEST, hop=3))
+    me.passes(0.2)
+    assert me.take(Ack) == [], "the answer may come yet"
+    me.passes(0.1)
     assert me.take(Ack) == [(1, Ack(3))]
     me.receive(FAR, request(Kind.FIND, 0, hop=4))
     [(target, answer)] = me.take(Answer)
     assert (target, answer.hop) == (FAR, 4)
     assert [at(k).peer.raw for k in (0, 1, FAR)] == decode_peers(answer.results[0].payload)
+    me.passes(1.0)
     assert me.take(Ack) == []
+
+
+def test_an_answer_within_the_delay_stands_for_the_acknowledgement() -> None:
+    me = Played(0, FAR, 1)
+    me.receive(1, request(Kind.FIND, FURTHEST, hop=3))
+    [(_, passed)] = me.take(Request)
+    me.passes(0.2)
+    me.receive(FAR, Answer(passed.hop, [Result(0, Status.OK, encode([]))]))
+    me.passes(1.0)
+    assert [m.hop for _, m in me.take(Answer)] == [3] and me.take(Ack) == []
 
 
 def test_a_bulk_request_splits_where_its_keys_part() -> None:
@@ -126,10 +140,12 @@ def test_relays_are_bounded(limit: str) -> None:
     me = Played(0, FAR, 1, 2, config=DhtConfig(siblings=4, replicas=3, **{limit: 20}))
     for hop in range(40):
         me.receive(1, request(Kind.FIND, FURTHEST, hop=hop))
-    sent = me.take()
-    acked = [m.hop for _, m in sent if isinstance(m, Ack)]
+    me.receive(2, request(Kind.FIND, FURTHEST, hop=40))
+    me.passes(0.3)
+    acked = [m.hop for _, m in me.take(Ack) if m.hop < 40]
+    me.receive(2, request(Kind.FIND, FURTHEST, hop=41))
+    me.passes(0.3)
     assert acked == list(range(20)), "what is over the limit is dropped unacknowledged"
-    me.receive(2, request(Kind.FIND, FURTHEST))
     assert len(me.take(Ack)) == (0 if limit == "relays_max" else 1)
 
 
