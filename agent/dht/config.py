@@ -72,7 +72,8 @@ class DhtConfig:
     repair_keys_max: int = 128  # keys looked at in one step of a repair
     repair_step_s: float = 0.1
     # Upkeep
-    check_min_s: float = 1.0  # how soon after a change the siblings are asked for their neighbours
+    check_min_s: float = 1.0  # how soon after a loss the siblings are asked for their neighbours
+    check_gain_s: float = 8.0  # the same after a gain
     check_max_s: float = 60.0  # the interval doubles up to this while nothing changes
     refresh_step_s: float = 0.5  # between two searches that fill buckets
     refresh_period_s: float = 120.0  # between two rounds over all buckets

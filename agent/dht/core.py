@@ -15,14 +15,27 @@ from agent.dht.records import RecordStore
 from agent.dht.routing_table import RoutingTable
 from agent.identity import PeerId
 
-
 Timer = list[Any]  # when, number, callback or None once it is over, argument: a list, because heaps compare lists fast
 
 
 class Core:
     """Shared state. `now` is set by DhtNode whenever it is entered."""
 
-    __slots__ = ("_cancelled", "_numbers", "_timers", "config", "effects", "me", "now", "on_miss", "rng", "space", "store", "suspects", "table")
+    __slots__ = (
+        "_cancelled",
+        "_numbers",
+        "_timers",
+        "config",
+        "effects",
+        "me",
+        "now",
+        "on_miss",
+        "rng",
+        "space",
+        "store",
+        "suspects",
+        "table",
+    )
 
     def __init__(self, me: Contact, space: KeySpace, store: RecordStore, config: DhtConfig, rng: Random) -> None:
         self.me = me

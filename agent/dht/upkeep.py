@@ -116,13 +116,16 @@ class Upkeep:
     def _changed(self, contact: Contact) -> None:
         """If the change is among the siblings, look around soon, and see to the records."""
         core = self._core
-        if (contact.key ^ core.me.key) <= core.table.reach():
-            self._check_s = core.config.check_min_s
-            first = not self._checks and len(core.table.connected) == 1
-            self._check_later(0.0 if first else self._check_s * (0.25 + 0.5 * core.rng.random()))
-            if contact.peer in core.table.connected:
-                self._tell(contact.peer, ask=True)
-            self._replication.neighbourhood_changed()
+        if (contact.key ^ core.me.key) > core.table.reach():
+            return
+        gained = contact.peer in core.table.connected
+        first = not self._checks and len(core.table.connected) == 1
+        # Whoever comes looks around itself, and is asked; a loss, and our own beginning, need a look at once.
+        self._check_s = core.config.check_gain_s if gained and self._settled else core.config.check_min_s
+        self._check_later(0.0 if first else self._check_s * (0.25 + 0.5 * core.rng.random()))
+        if gained:
+            self._tell(contact.peer, ask=not self._settled)
+        self._replication.neighbourhood_changed()
 
     def _check_later(self, delay_s: float) -> None:
         when = self._core.now + delay_s

@@ -231,7 +231,9 @@ class Sim:
         if target not in source.links or self.drop(source.peer, target, data):
             return
         self.bytes += len(data)
-        arrives = max(self.now + self.latency(), source.links[target] + 1e-6)  # 1e-9 would vanish beside a Unix time, and with it the order
+        arrives = max(
+            self.now + self.latency(), source.links[target] + 1e-6
+        )  # 1e-9 would vanish beside a Unix time, and with it the order
         source.links[target] = arrives
         self.at(arrives, self._arrive, source.peer, target, data)
 

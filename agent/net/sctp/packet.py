@@ -142,6 +142,8 @@ def parse(packet: bytes, *, zero_checksum: bool = False) -> tuple[int, list[Chun
     if not (zero_checksum and checksum == _ZERO_4) and checksum != _checksum(packet):
         raise ProtocolViolation("sctp: wrong checksum")
     view = memoryview(packet)
+    if packet[12] == 64 and ((packet[14] << 8 | packet[15]) + 15) & ~3 == size:  # one I-DATA chunk: most packets
+        return tag, [_parse_idata(packet, view, COMMON_HEADER_BYTES, COMMON_HEADER_BYTES + (packet[14] << 8 | packet[15]))]
     chunks: list[Chunk] = []
     position = COMMON_HEADER_BYTES
     while position + 4 <= size:

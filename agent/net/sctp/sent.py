@@ -13,17 +13,19 @@ class Sent:
 
     __slots__ = ("app_limited", "delivered", "delivered_at", "order", "packet", "repeats", "sent_at", "size", "state", "tsn")
 
+    order: int
+    sent_at: float
+    delivered: int
+    delivered_at: float
+    app_limited: bool
+
     def __init__(self, tsn: int, size: int, packet: bytes) -> None:
         self.tsn = tsn
         self.size = size
         self.packet = packet
         self.state = IN_FLIGHT
-        self.order = 0
-        self.sent_at = 0.0
         self.repeats = 0
-        self.delivered = 0
-        self.delivered_at = 0.0
-        self.app_limited = False
+        # The others are written at every transmission, the first of which follows at once.
 
 
 @dataclass(frozen=True, kw_only=True)
