@@ -27,6 +27,10 @@ PAUSE_AFTER_REJECTED_S = 0.5
 """How long a thread rests after a batch that taught nothing, so that a broken overlay is not hammered."""
 
 
+Model = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""`(inputs_BT) -> (logits_BTV, balance loss)`."""
+
+
 class Batches(Protocol):
     """Where batches come from: pure functions of their arguments (agent/data/shards.py)."""
 
@@ -89,6 +93,8 @@ class Trainer:
         self._loss_validation: float | None = None
         self._validate_at = time.monotonic() + config.validation_period_s
         self.on_failed: Callable[[BaseException], None] = lambda error: None
+        self.after_validation: Callable[[Model, Callable[[], bool]], None] = lambda model, keep_going: None
+        """Called on the thread that validated, with the trunk of then; it ends soon once `keep_going()` is false."""
 
     def start(self) -> None:
         """Start the threads; batches run while `resume` is in force."""
@@ -171,13 +177,19 @@ class Trainer:
     def _validate(self, model: nn.Module) -> None:
         total, count = 0.0, 0
         views = self._trunk.views(self._trunk.snapshot().detach())
+
+        def call(inputs_BT: Tensor) -> tuple[Tensor, Tensor]:
+            logits_BTV, balance = functional_call(model, views, (inputs_BT,))
+            return logits_BTV, balance
+
         for inputs_BT, targets_BT in self._batches.validation():
             if self._stopping.is_set():
                 return
             with torch.no_grad():
-                logits_BTV, _ = functional_call(model, views, (inputs_BT,))
+                logits_BTV, _ = call(inputs_BT)
                 total += float(F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="sum"))
             count += targets_BT.numel()
         if count:
             with self._lock:
                 self._loss_validation = total / count
+        self.after_validation(call, lambda: self._may_run.is_set() and not self._stopping.is_set())

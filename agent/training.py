@@ -26,6 +26,7 @@ from agent.moe.deadlines import DeadlineConfig
 from agent.moe.remote import RemoteConfig, RemoteCounters, RemoteExperts
 from agent.net.network import Network
 from agent.net.overlay import Overlay
+from agent.samples import Sample, Sampler
 from agent.trainer import Progress, Trainer, TrainerConfig
 
 log = logging.getLogger(__name__)
@@ -70,10 +71,11 @@ class Training:
         gossip = GossipConfig(period_s=manifest.averaging.period_s)
         self._averager = Averager(self.trunk, around.network, around.overlay, gossip, rng=around.rng)
         shard = ShardConfig(seed=manifest.seed, batch_size=training.batch_size, sequence=manifest.model.sequence)
+        batches = Shard(text, shard, peer=str(around.network.peer_id))
         self.trainer = Trainer(
             self._make_model,
             self.trunk,
-            Shard(text, shard, peer=str(around.network.peer_id)),
+            batches,
             TrainerConfig(
                 batches_in_flight=training.batches_in_flight,
                 balance_weight=training.balance_weight,
@@ -84,6 +86,13 @@ class Training:
         self._averaging: asyncio.Task[None] | None = None
         self._failed: BaseException | None = None
         self.trainer.on_failed = self._trainer_failed
+        self._network, self._loop = around.network, asyncio.get_running_loop()
+        self._known: Collection[PeerId] = ()
+        self.on_sample: Callable[[Sample], None] = lambda sample: None
+        """Called on the event loop with what the model wrote."""
+        prompts_BT = batches.validation()[0][0]
+        sampler = Sampler(around.network.peer_id, lambda: self._known, prompts_BT, tell=self._tell_sample)
+        self.trainer.after_validation = sampler.maybe
 
     async def start(self) -> bool:
         """Take over another trainer's trunk if there is one, then stand ready. True if a trunk was taken over."""
@@ -92,9 +101,13 @@ class Training:
         self.trainer.start()
         return taken_over
 
-    def admit(self, alive: Collection[ExpertId]) -> str:
-        """Let batches run while every layer has enough live experts. Returns what is waited for, or an empty string."""
-        short = self._short_of(alive)
+    def admit(self, alive: Collection[ExpertId], held: str = "") -> str:
+        """Let batches run while nobody holds them (`held` says who does) and every layer has enough live experts.
+
+        Returns what is waited for, or an empty string.
+        """
+        self._known = tuple(self._network.peers())  # for the sampler's thread
+        short = held or self._short_of(alive)
         if short and self.trainer.running:
             self.trainer.pause()
         elif not short and not self.trainer.running:
@@ -136,6 +149,10 @@ class Training:
 
     def _trainer_failed(self, error: BaseException) -> None:
         self._failed = error
+
+    def _tell_sample(self, sample: Sample) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(lambda: self.on_sample(sample))
 
     def _short_of(self, alive: Collection[ExpertId]) -> str:
         for grid in self.manifest.model.grids():

@@ -99,7 +99,14 @@ def rotate(x_BHTC: Tensor) -> Tensor:
 
 
 def generate(
-    model: nn.Module, prompt: bytes, *, tokens: int, sequence: int, temperature: float = 0.8, top: int = 40, seed: int = 0
+    model: Callable[[Tensor], tuple[Tensor, Tensor]],
+    prompt: bytes,
+    *,
+    tokens: int,
+    sequence: int,
+    temperature: float = 0.8,
+    top: int = 40,
+    seed: int = 0,
 ) -> Iterator[int]:
     """Sample `tokens` bytes after `prompt`, one at a time.
 

@@ -138,3 +138,22 @@ def test_a_batch_that_is_not_finite_is_rejected_and_not_counted() -> None:
 def test_limits() -> None:
     with pytest.raises(ValueError, match="must be positive"):
         TrainerConfig(batches_in_flight=0)
+
+
+def test_after_validating_something_may_be_written_with_the_trunk_of_then() -> None:
+    batches = Cycle(enough=50)
+    trainer, _ = make(Bigram, batches, validation_period_s=0.001)
+    shapes: list[tuple[int, ...]] = []
+    wrote = threading.Event()
+
+    def write(model: Callable[[Tensor], tuple[Tensor, Tensor]], keep_going: Callable[[], bool]) -> None:
+        shapes.append(tuple(model(torch.zeros(1, 3, dtype=torch.int64))[0].shape))
+        if keep_going():
+            wrote.set()
+
+    trainer.after_validation = write
+    trainer.start()
+    trainer.resume()
+    assert wrote.wait(WAIT_S)
+    finish(trainer)
+    assert set(shapes) == {(1, 3, 8)} and len(shapes) <= batches.validated
