@@ -96,6 +96,8 @@ class AgentConfig:
     """Show the live panel when standard output is a terminal."""
     for_s: float | None = None
     """Leave in good order after this many seconds."""
+    token: str = field(default="", repr=False)
+    """HIVE_TOKEN, a secret: from the environment only, and shown nowhere."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Option name → where its value came from: `flag`, `HIVE_X`, a file's path, or `default`."""
 
@@ -313,7 +315,15 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], *, needs_expe
             values[option.name], sources[option.name] = option.default(), "default"
             continue
         values[option.name], sources[option.name] = _parsed(option, given, called), source
+    values["token"] = _token(environment)
     return _assembled(values, sources, needs_experiment)
+
+
+def _token(environment: Mapping[str, str]) -> str:
+    token = environment.get("HIVE_TOKEN", "").strip()
+    if token and not re.fullmatch(r"hive_[a-z0-9]{1,40}_[a-z0-9]{1,100}", token):
+        raise ConfigError("HIVE_TOKEN is not a token as the account's page shows it once: hive_…_…")
+    return token
 
 
 def _assembled(values: dict[str, Any], sources: dict[str, str], needs_experiment: bool) -> AgentConfig:
@@ -376,7 +386,7 @@ def _read_file(flag: Any, environment: Mapping[str, str]) -> tuple[Path, dict[st
 
 def _refuse_misspelt_variables(environment: Mapping[str, str]) -> None:
     """HIVE_* variables of other programs are left alone, but one that is nearly ours is a slip."""
-    ours = {option.variable for option in OPTIONS} | {"HIVE_CONFIG"}
+    ours = {option.variable for option in OPTIONS} | {"HIVE_CONFIG", "HIVE_TOKEN"}
     for variable in environment:
         if variable.startswith("HIVE_") and variable not in ours and (close := difflib.get_close_matches(variable, ours, 1, 0.9)):
             raise ConfigError(f"the variable {variable} is not known; did you mean {close[0]}? (Unset it if not.)")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.config import AgentConfig
+from agent.credentials import Credentials
 from agent.errors import RemoteError
 from agent.identity import Identity
 from agent.joining import AddressBook, FirstContact, JoinConfig, Sources
@@ -18,7 +19,7 @@ from agent.net.bootstrap import BootstrapServer, BootstrapSignaler
 from agent.net.coordinator import Coordinator
 from agent.net.coordinator_socket import Badge, Patience
 from agent.net.ice import IceConfig
-from agent.net.network import Network
+from agent.net.network import Network, NetworkConfig
 from agent.net.overlay import Overlay
 from agent.net.rendezvous import Rendezvous
 from agent.net.telemetry_socket import TelemetrySocket
@@ -44,6 +45,8 @@ class Membership:
     identity: Identity
     manifest: Manifest
     coordinator: Coordinator
+    credentials: Credentials
+    """What we show, and the rule by which we judge what others show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +97,19 @@ async def connect(stack: contextlib.AsyncExitStack, who: Membership, telemetry: 
     config, manifest = who.config, who.manifest
     transport = WebRtcTransport(WebRtcConfig(ice=IceConfig(servers=manifest.ice_servers), data_path=config.channel))
     stack.push_async_callback(transport.close)
-    network = Network(identity=who.identity, experiment=manifest.name, transport=transport)
+    credentials = who.credentials
+    admission = NetworkConfig(admission=credentials.certificate, rule=credentials.rule)
+    network = Network(identity=who.identity, experiment=manifest.name, transport=transport, config=admission)
     stack.push_async_callback(network.close)
     overlay = Overlay(network, who.identity, experiment=manifest.name, rng=rng)
     stack.push_async_callback(overlay.close)
     address = await _listen(stack, network, config)
-    badge = Badge(identity=who.identity, experiment=manifest.name, session=telemetry.session)
+    badge = Badge(
+        identity=who.identity,
+        experiment=manifest.name,
+        session=telemetry.session,
+        admission=lambda: credentials.certificate,
+    )
     sink = TelemetrySocket(who.coordinator.url, badge, Patience(rng=rng))
     sink.start()
     stack.push_async_callback(sink.close)

@@ -9,11 +9,13 @@ HiveError
 ├── CoordinatorError      the coordinator, or what it says
 │   ├── CoordinatorUnreachable  exit 10  no answer, and no cached manifest to go on with
 │   ├── UnknownExperiment       exit 11  it answers, and has no such experiment
-│   └── ManifestRejected        exit 12  the manifest's signature, key, revision or content is not acceptable
+│   ├── ManifestRejected        exit 12  the manifest's signature, key, revision or content is not acceptable
+│   └── NotAdmitted             exit 14  the experiment admits by invitation or approval, and we have neither
 ├── JoinError             exit 13  no peer of the overlay could be reached
 ├── RemoteError           another peer's fault
 │   ├── ProtocolViolation        it broke the protocol; its connection is closed with this error's name
 │   ├── HandshakeRejected        identity, experiment, version or channel binding did not match
+│   │   └── AdmissionRejected        its certificate is missing, somebody else's, over, or not the coordinator's
 │   ├── LinkClosed               the connection ended while something was in progress
 │   ├── CallTimeout              no answer before the deadline
 │   ├── CallCancelled            the caller gave the call up
@@ -84,6 +86,12 @@ class ManifestRejected(CoordinatorError):
     exit_code = 12
 
 
+class NotAdmitted(CoordinatorError):
+    """The experiment admits by invitation or approval, and this agent has neither."""
+
+    exit_code = 14
+
+
 class JoinError(HiveError):
     """No peer of the overlay could be reached."""
 
@@ -100,6 +108,10 @@ class ProtocolViolation(RemoteError):
 
 class HandshakeRejected(RemoteError):
     """Identity, experiment, version or channel binding did not match."""
+
+
+class AdmissionRejected(HandshakeRejected):
+    """A certificate of admission is missing, somebody else's, over, or not the coordinator's."""
 
 
 class LinkClosed(RemoteError):

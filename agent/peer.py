@@ -18,8 +18,10 @@ from agent.experts.backend import expert_factory
 from agent.experts.custodian import Custodian
 from agent.experts.directory import Directory, DirectoryConfig
 from agent.experts.server import ExpertConfig, ExpertServer
+from agent.manifest import Manifest
 from agent.reporter import Parts, Reporter, Stage
 from agent.reports import Report
+from agent.revisions import Revisions, news
 from agent.telemetry import LocalRecord, Telemetry
 from agent.training import Surroundings, Training, load_text
 
@@ -46,6 +48,8 @@ class Peer:
         self._parts = Parts(grids=who.manifest.model.grids())
         self._reporter = Reporter(self._telemetry, self._parts)
         self._rng = random.Random()
+        self._revisions = Revisions(who.manifest, self._newest_manifest, rng=self._rng)
+        self._revisions.on_news = self._on_news
         self._leaving = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._stage: Stage = "starting"
@@ -98,6 +102,8 @@ class Peer:
         )
         self._enter("joining", "looking for a first peer")
         work = [self._join_and_work(stack, connected), connected.keep_company(), connected.keep_addresses()]
+        work.append(self._revisions.run(lambda: connected.rendezvous.connected))
+        work.append(self._who.credentials.keep(connected.network.present))
         await self._until_leaving(work)
 
     async def _join_and_work(self, stack: contextlib.AsyncExitStack, connected: Connected) -> None:
@@ -114,7 +120,7 @@ class Peer:
             self._parts.training = training
             work.append(self._train(training, directory))
         else:
-            self._enter("hosting")
+            work.append(self._only_host())
         async with asyncio.TaskGroup() as group:
             for job in work:
                 group.create_task(job)
@@ -142,11 +148,31 @@ class Peer:
         taken_over = await training.start()
         self._telemetry.event("trunk", taken_over=taken_over, step=training.trunk.step, parameters=training.trunk.size)
         training.on_exchanged(lambda peer: self._telemetry.event("averaged", peer=peer.short))
+        training.on_sample = lambda sample: self._telemetry.event(
+            "sample", step=training.trunk.step, prompt=sample.prompt, text=sample.text
+        )
         while True:
-            short_of = training.admit(directory.alive())
-            self._enter("waiting" if short_of else "training", short_of)
+            held = self._revisions.held
+            short_of = training.admit(directory.alive(), held)
+            self._enter("paused" if held else "waiting" if short_of else "training", short_of)
             training.check()
             await asyncio.sleep(READY_PERIOD_S)
+
+    async def _only_host(self) -> None:
+        while True:
+            held = self._revisions.held
+            self._enter("paused" if held else "hosting", held)
+            await asyncio.sleep(READY_PERIOD_S)
+
+    async def _newest_manifest(self) -> Manifest:
+        config = self._who.config
+        fetched = await self._who.coordinator.manifest(config.experiment, pinned_key=config.coordinator_key)
+        return fetched.manifest
+
+    def _on_news(self, manifest: Manifest) -> None:
+        self._telemetry.event("revision", **news(self._who.manifest, manifest))
+        if self._revisions.finished:
+            self.drain()
 
     async def _until_leaving(self, work: list[Coroutine[None, None, None]]) -> None:
         """Do all of `work` until told to leave. What ends any of it early is raised."""

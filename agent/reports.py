@@ -114,6 +114,8 @@ class Hello(_Part, frozen=True, kw_only=True):
     at: int
     version: Annotated[str, Meta(max_length=40)]
     signature: Annotated[bytes, Meta(max_length=64)] = b""
+    admission: Annotated[bytes, Meta(max_length=2048)] = b""
+    """The certificate of admission, where the experiment asks for one. Names this peer itself, so the signature leaves it out."""
 
     def signed_bytes(self) -> bytes:
         """What the signature (purpose HELLO_PURPOSE) covers."""

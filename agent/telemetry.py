@@ -115,7 +115,7 @@ class Telemetry:
 
     def event(self, name: str, **detail: Detail) -> None:
         """Record that something happened; `name` as in reports.Event."""
-        log.info("%s %s", name, " ".join(f"{k}={v}" for k, v in detail.items()))
+        log.info("%s %s", name, " ".join(f"{k}={v if str(v).isprintable() else repr(v)}" for k, v in detail.items()))
         self._emit(Event(sequence=self._next(), at=self._clock(), name=name, detail=dict(detail)))
 
     def report(self, make: Callable[[int, float], Report]) -> Report:

@@ -17,7 +17,7 @@ from agent.identity import PeerId
 from agent.reports import HELLO_PURPOSE, Hello
 
 SKEW_S = 300
-HEADER_BYTES_MAX = 2048
+HEADER_BYTES_MAX = 4096
 _SCHEME = b"hive "
 
 

@@ -44,6 +44,9 @@ SITE_URL = env.str("HIVE_SITE_URL", default="").rstrip("/")
 BEHIND_TLS = flag("HIVE_BEHIND_TLS", False)
 """A reverse proxy in front terminates TLS and sets X-Forwarded-Proto."""
 
+METRICS_TOKEN = env.str("HIVE_METRICS_TOKEN", default="")
+"""Whoever asks for /metrics has to send it as a bearer token; empty: anybody may ask."""
+
 SOCIAL = social.configured(env)
 """Sign-in with accounts elsewhere, one per pair of HIVE_SOCIAL_… variables; none by default."""
 
@@ -223,6 +226,11 @@ MFA_TOTP_TOLERANCE = 1
 SOCIALACCOUNT_PROVIDERS = SOCIAL.providers
 SOCIALACCOUNT_LOGIN_ON_GET = False
 SOCIALACCOUNT_EMAIL_AUTHENTICATION = False
+
+CERTIFICATE_DAYS = env.int("HIVE_CERTIFICATE_DAYS", default=14)
+"""How long a certificate of admission holds, and so how long agents do without the coordinator. They renew at half of it."""
+if not 1 <= CERTIFICATE_DAYS <= 365:
+    raise ImproperlyConfigured(f"HIVE_CERTIFICATE_DAYS must be from 1 to 365, not {CERTIFICATE_DAYS}")
 
 vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
 EMAIL_TIMEOUT = 20

@@ -14,7 +14,11 @@ from channels.consumer import AsyncConsumer
 from channels.db import database_sync_to_async
 from channels.exceptions import StopConsumer
 
+from agent.admission import Certificate
+from agent.errors import AdmissionRejected
+from agent.identity import PeerId
 from agent.reports import MESSAGE_BYTES_MAX, Hello
+from coordinator.admission.actions import rule_of
 from coordinator.experiments.models import Experiment
 from coordinator.hello import HelloRejected, verify
 from coordinator.limits import KeyedBuckets, TokenBucket
@@ -37,6 +41,8 @@ class AgentSocket(AsyncConsumer):
 
     hello: Hello
     experiment: Experiment
+    certificate: Certificate | None = None
+    """What the agent showed; None if it is anonymous."""
     accepted = False
     ended = False
 
@@ -67,12 +73,20 @@ class AgentSocket(AsyncConsumer):
         if experiment is None:
             return await self.deny(404, f"there is no experiment {name!r} here")
         self.experiment = experiment
+        try:
+            await database_sync_to_async(self._admit)()
+        except AdmissionRejected as e:
+            return await self.deny(403, str(e))
         self.bucket = TokenBucket(per_s=self.messages_per_s, burst=self.messages_burst, now=time.monotonic())
         type(self).connections += 1
         self.accepted = True
         await self.opened()
         await self.send({"type": "websocket.accept"})
         await self.ready()
+
+    def _admit(self) -> None:
+        """Raises AdmissionRejected where the experiment asks for a certificate and the agent shows none that holds."""
+        self.certificate = rule_of(self.experiment).judge(PeerId.parse(self.hello.peer), self.hello.admission, time.time())
 
     async def ready(self) -> None:
         """Just after accept()."""

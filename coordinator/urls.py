@@ -13,6 +13,8 @@ urlpatterns = [
     path("api/v1/", api.urls),
     path("", include("coordinator.accounts.urls")),
     path("", include("coordinator.admission.urls")),
+    path("", include("coordinator.leaderboard.urls")),
+    path("", include("coordinator.monitoring.urls")),
     path("", include("coordinator.dashboard.urls")),
 ]
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Imports point down: a module may import its own package, and whatever has a smaller number.
 RANKS = {
-    **dict.fromkeys(("errors", "machine", "identity", "grid", "tensors", "manifest", "reports"), 0),
+    **dict.fromkeys(("errors", "machine", "identity", "grid", "tensors", "manifest", "reports", "admission"), 0),
     "wire": 1,
     "dht": 2,
     "models": 3,
@@ -27,7 +27,10 @@ RANKS = {
     "trainer": 7,
     "telemetry": 7,
     "receipts": 7,
+    "revisions": 7,
+    "samples": 7,
     "joining": 7,
+    "credentials": 7,
     "connecting": 8,
     "training": 8,
     "reporter": 9,
@@ -35,15 +38,17 @@ RANKS = {
     "peer": 10,
     "cli": 11,
 }
-LEAF_ORDER = ("errors", "machine", "grid", "identity", "tensors", "reports", "manifest")
+LEAF_ORDER = ("errors", "machine", "grid", "identity", "tensors", "reports", "manifest", "admission")
 FOR_THE_COORDINATOR = (
     "agent",
+    "agent.admission",
     "agent.errors",
     "agent.identity",
     "agent.grid",
     "agent.manifest",
     "agent.reports",
     "agent.wire",
+    "agent.models.presets",
     "agent.models.sizes",
 )
 NETWORK_LIBRARIES = {"aiortc", "aioice", "websockets", "httpx", "OpenSSL", "pylibsrtp"}
@@ -139,6 +144,7 @@ def cores_do_no_io(path: str, tree: ast.Module) -> list[str]:
 def schemas_are_light(path: str, tree: ast.Module) -> list[str]:
     """What the coordinator shares with the agent pulls in neither torch nor Django."""
     shared = (
+        "agent/admission.py",
         "agent/errors.py",
         "agent/identity.py",
         "agent/grid.py",
@@ -146,7 +152,7 @@ def schemas_are_light(path: str, tree: ast.Module) -> list[str]:
         "agent/reports.py",
         "agent/models/__init__.py",
     )
-    if path not in (*shared, "agent/models/sizes.py", "agent/__init__.py"):
+    if path not in (*shared, "agent/models/presets.py", "agent/models/sizes.py", "agent/__init__.py"):
         return []
     return [
         f"{path}:{line}: imports {name}"

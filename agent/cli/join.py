@@ -7,9 +7,12 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from agent import __version__
+from agent.admission import Rule
 from agent.cli import logs, screen, status
 from agent.cli.attend import Attendance, Member
 from agent.cli.options import add_settings, settle
@@ -17,7 +20,11 @@ from agent.cli.running import PidFile
 from agent.cli.screen import Screen
 from agent.config import AgentConfig
 from agent.errors import CoordinatorError, LocalError
-from agent.identity import Identity, KeyFile
+from agent.identity import Identity, KeyFile, PeerId
+
+if TYPE_CHECKING:
+    from agent.credentials import Credentials
+    from agent.net.coordinator import Coordinator, FetchedManifest
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +86,7 @@ async def compose(config: AgentConfig, identity: Identity) -> Member:
     log.info("%s, revision %d, signed by %s…", manifest.title, manifest.revision, fetched.key[:8])
     if manifest.status == "finished":
         raise LocalError(f"the experiment {manifest.name} has finished: there is nothing left to train")
+    credentials = await admitted(config, identity, coordinator, fetched)
     if not fetched.cached:
         # Loading torch may take ten seconds: should the coordinator die meanwhile, we know whom to ask.
         with contextlib.suppress(CoordinatorError):
@@ -91,8 +99,24 @@ async def compose(config: AgentConfig, identity: Identity) -> Member:
     from agent.peer import Peer
 
     torch.set_num_threads(config.threads)
-    who = Membership(config=config, identity=identity, manifest=manifest, coordinator=coordinator)
+    who = Membership(config=config, identity=identity, manifest=manifest, coordinator=coordinator, credentials=credentials)
     return Peer(who, experts_max=measure(manifest, config), first_step=last_step(config))
+
+
+async def admitted(config: AgentConfig, identity: Identity, coordinator: Coordinator, fetched: FetchedManifest) -> Credentials:
+    """What this agent shows. Raises NotAdmitted before anything costly is loaded, CoordinatorUnreachable."""
+    from agent.credentials import Credentials
+    from agent.net.account import Account
+
+    account = Account(coordinator, config.state_dir)
+    kept = account.kept() if not config.token else None
+    token = config.token or (kept.token if kept else "")
+    manifest = fetched.manifest
+    rule = Rule(experiment=manifest.name, policy=manifest.admission, key=PeerId.parse(fetched.key))
+    credentials = Credentials(account, rule, identity, token=token, path=config.experiment_dir / "admission")
+    await credentials.obtain(socket.gethostname())
+    log.info("taking part %s", "with a certificate of admission" if credentials.certificate else "anonymously")
+    return credentials
 
 
 def last_step(config: AgentConfig) -> int:

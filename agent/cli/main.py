@@ -20,6 +20,8 @@ VERBS = {
     "status": "what a running agent does now",
     "finish": "let a running agent leave in good order",
     "stop": "stop a running agent at once",
+    "login": "sign this machine in to your account, by a code",
+    "logout": "forget the account on this machine",
     "doctor": "check clock, disk, device and network, with a fix for each problem",
     "identity": "this agent's peer id",
     "config": "every setting, its value and where it came from",

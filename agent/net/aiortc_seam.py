@@ -15,6 +15,7 @@ import inspect
 import logging
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -34,9 +35,8 @@ OnDatagrams = Callable[[bytes, int], None]
 def unusable() -> str | None:
     """Return why the fast path cannot be used with the packages that are installed, or None if it can."""
     for package, known in KNOWN_VERSIONS.items():
-        try:
-            found = version(package)
-        except PackageNotFoundError:
+        found = _installed(package)
+        if found is None:
             return f"{package} is not installed"
         if not found.startswith(known):
             return f"{package} {found} has not been tried with the fast path"
@@ -54,6 +54,15 @@ def unusable() -> str | None:
     if list(inspect.signature(Connection.data_received).parameters) != ["self", "data", "component"]:
         return "aioice.Connection.data_received takes other arguments"
     return None
+
+
+@cache
+def _installed(package: str) -> str | None:
+    """Return the version of an installed package; reading it takes a millisecond, and every link asks."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 class Receiver:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from agent.admission import Certificate
 from agent.errors import CallRefused, HandshakeRejected, HiveError, LinkClosed, ProtocolViolation, RemoteError
 from agent.identity import PeerId
 from agent.net.alarm import Alarm
@@ -50,6 +51,8 @@ class PeerLink:
     opened_at: float
     initiator: bool
     """Whether the connection came of our offer."""
+    certificate: Certificate | None = None
+    """What the coordinator says of the peer; None for an anonymous one."""
 
 
 Handler = Callable[[Request], Awaitable[Reply]]
@@ -57,6 +60,10 @@ Handler = Callable[[Request], Awaitable[Reply]]
 
 class ConnectionHost(Protocol):
     """Who owns connections: the network."""
+
+    def admit(self, peer: PeerId, admission: bytes) -> Certificate | None:
+        """Raises AdmissionRejected for a peer that may not take part."""
+        ...
 
     def opened(self, connection: PeerConnection) -> None: ...
 
@@ -88,6 +95,7 @@ class PeerConnection:
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._opened_at = 0.0
         self._initiator = False
+        self._certificate: Certificate | None = None
         self._calls: dict[int, asyncio.Future[Reply]] = {}
         self._serving: dict[int, asyncio.Task[None]] = {}  # WireConfig.inbound_calls_max
         self._alarm = Alarm(self._tick)
@@ -111,7 +119,13 @@ class PeerConnection:
     @property
     def info(self) -> PeerLink:
         rtt_s = self._wire.rtt_s if self._wire is not None else None
-        return PeerLink(kind=self.link.kind, rtt_s=rtt_s or self.link.rtt_s, opened_at=self._opened_at, initiator=self._initiator)
+        return PeerLink(
+            kind=self.link.kind,
+            rtt_s=rtt_s or self.link.rtt_s,
+            opened_at=self._opened_at,
+            initiator=self._initiator,
+            certificate=self._certificate,
+        )
 
     async def call(self, method: str, header: bytes, buffers: Sequence[Buffer], *, timeout_s: float) -> Reply:
         """Ask the peer. Raises CallTimeout, LinkClosed, CallRefused; ValueError and LocalError as `wire` says."""
@@ -180,6 +194,7 @@ class PeerConnection:
         for message in self._handshake.receive(data):
             self.link.send(Lane.CONTROL, message)
         if self._handshake.peer is not None:
+            self._certificate = self._host.admit(self._handshake.peer, self._handshake.admission)
             self._wire = Connection(self._config, initiator=self._initiator)
             self._opened_at = self._loop.time()
             if not self._ready.done():

@@ -16,6 +16,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,10 +84,21 @@ class _Addresses(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
+    """What the coordinator answered."""
+
     status: int
     body: bytes
-    etag: str
+    etag: str = ""
+
+    @property
+    def detail(self) -> str:
+        """The API's own words for an error, if it has any."""
+        try:
+            detail = json.loads(self.body).get("detail")
+        except (ValueError, AttributeError):
+            return ""
+        return str(detail)[:300] if isinstance(detail, str) else ""
 
 
 class Coordinator:
@@ -119,7 +131,7 @@ class Coordinator:
             logger.warning("%s Going on with the manifest that it gave before (revision %d).", e, kept.revision)
             return self._opened(kept.manifest, name, trusted, 1, cached=True, why=str(e))
         if answer.status == 404:
-            raise UnknownExperiment(f"the coordinator at {self.url} has no experiment {name!r}. {_detail(answer.body)}".rstrip())
+            raise UnknownExperiment(f"the coordinator at {self.url} has no experiment {name!r}. {answer.detail}".rstrip())
         if answer.status == 304 and kept is not None:
             return self._opened(kept.manifest, name, trusted, 1)
         signed = decode_signed(answer.body)
@@ -152,7 +164,7 @@ class Coordinator:
                 raise
             return list(kept.bootstrap)
         if answer.status == 404:
-            raise UnknownExperiment(f"the coordinator at {self.url} has no experiment {name!r}. {_detail(answer.body)}".rstrip())
+            raise UnknownExperiment(f"the coordinator at {self.url} has no experiment {name!r}. {answer.detail}".rstrip())
         try:
             listed = msgspec.json.decode(answer.body, type=_Addresses).addresses
         except (msgspec.DecodeError, UnicodeDecodeError) as e:
@@ -202,25 +214,31 @@ class Coordinator:
 
     # HTTP
 
-    async def _get(self, path: str, etag: str) -> _Answer:
+    async def _get(self, path: str, etag: str) -> Answer:
         """Raises CoordinatorUnreachable for no answer, and for answers that are neither 200, 304 nor 404."""
-        answer = await asyncio.to_thread(self._get_blocking, self.url + path, etag)
+        answer = await self.ask(path, {"If-None-Match": etag} if etag else {})
         if answer.status not in (200, 304, 404):
             raise CoordinatorUnreachable(f"the coordinator at {self.url} answers with HTTP status {answer.status}.")
         if answer.status == 304 and not etag:
             raise CoordinatorUnreachable(f"the coordinator at {self.url} answers what was not asked (HTTP status 304).")
         return answer
 
-    def _get_blocking(self, url: str, etag: str) -> _Answer:
-        headers = {"Accept": "application/json", "User-Agent": f"hive-agent/{__version__}"}
-        if etag:
-            headers["If-None-Match"] = etag
-        handlers = [urllib.request.ProxyHandler({})] if is_local(urlsplit(url).hostname or "") else []
-        opener = urllib.request.build_opener(*handlers)
-        self.bytes_total += len(url) + sum(len(k) + len(v) + 4 for k, v in headers.items())
+    async def ask(self, path: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
+        """GET, or with a `body` (JSON) POST, below the coordinator's address. Raises CoordinatorUnreachable for no answer."""
+        return await asyncio.to_thread(self._ask_blocking, self.url + path, dict(headers), body)
+
+    def _ask_blocking(self, url: str, extra: dict[str, str], body: bytes | None) -> Answer:
+        headers = {"Accept": "application/json", "User-Agent": f"hive-agent/{__version__}", **extra}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        opener = urllib.request.build_opener(
+            *([urllib.request.ProxyHandler({})] if is_local(urlsplit(url).hostname or "") else []), _NoRedirect()
+        )
+        self.bytes_total += len(url) + len(body or b"") + sum(len(k) + len(v) + 4 for k, v in headers.items())
         deadline = time.monotonic() + self._timeout_s
+        request = urllib.request.Request(url, data=body, headers=headers)
         try:
-            with opener.open(urllib.request.Request(url, headers=headers), timeout=self._timeout_s) as response:
+            with opener.open(request, timeout=self._timeout_s) as response:
                 return self._read(response.status, response, deadline)
         except urllib.error.HTTPError as e:
             with e:
@@ -230,7 +248,7 @@ class Coordinator:
         except (OSError, ValueError) as e:  # URLError is an OSError
             raise CoordinatorUnreachable(f"the coordinator at {self.url} does not answer: {_why(e)}.") from None
 
-    def _read(self, status: int, response: Any, deadline: float) -> _Answer:
+    def _read(self, status: int, response: Any, deadline: float) -> Answer:
         parts: list[bytes] = []
         size = 0
         while part := response.read1(65_536):
@@ -242,16 +260,16 @@ class Coordinator:
                 raise CoordinatorUnreachable(f"the coordinator at {self.url} takes more than {self._timeout_s:g} s to answer.")
         headers = response.headers
         self.bytes_total += size + sum(len(k) + len(v) + 4 for k, v in headers.items())
-        return _Answer(status, b"".join(parts), str(headers.get("ETag") or "")[:200])
+        return Answer(status, b"".join(parts), str(headers.get("ETag") or "")[:200])
 
 
-def _detail(body: bytes) -> str:
-    """The API's own words for an error, if it has any."""
-    try:
-        detail = json.loads(body).get("detail")
-    except (ValueError, AttributeError):
-        return ""
-    return str(detail)[:200] if isinstance(detail, str) else ""
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A token sent to one site must not follow a redirect to another: what redirects is an error to report."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if req.get_header("Authorization") is not None or req.data is not None:
+            return None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _is_address(text: str) -> bool:

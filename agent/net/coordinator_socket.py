@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
@@ -37,6 +38,8 @@ class Badge:
     experiment: str
     session: str
     clock: Callable[[], float] = time.time
+    admission: Callable[[], bytes] = bytes
+    """The coordinator's newest certificate for us; empty if we have none."""
 
     def authorization(self) -> str:
         """The value of the Authorization header, good for five minutes."""
@@ -48,14 +51,7 @@ class Badge:
             version=__version__,
         )
         signature = self.identity.sign(HELLO_PURPOSE, hello.signed_bytes())
-        signed = Hello(
-            peer=hello.peer,
-            experiment=hello.experiment,
-            session=hello.session,
-            at=hello.at,
-            version=hello.version,
-            signature=signature,
-        )
+        signed = msgspec.structs.replace(hello, signature=signature, admission=self.admission())
         return "Hive " + base64.urlsafe_b64encode(encode(signed)).decode().rstrip("=")
 
 

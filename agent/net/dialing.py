@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from agent.admission import Rule
 from agent.errors import ConfigError, HiveError, LocalError, NotReachable, RemoteError
 from agent.identity import PeerId
 from agent.net.offers import EXCHANGE_BYTES, Offer, OfferBook
@@ -37,7 +38,9 @@ class NetworkConfig:
 
     wire: WireConfig = field(default_factory=WireConfig)
     admission: bytes = b""
-    """The coordinator's certificate for us, shown to every peer."""
+    """The coordinator's certificate for us, shown to every peer. `Network.present` replaces it."""
+    rule: Rule | None = None
+    """Who may take part; None lets in everybody."""
     bulk_room_bytes: int = 1 << 20
     """How much may wait in a link before bulk holds back."""
     open_timeout_s: float = 20.0

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from agent.admission import Certificate
 from agent.errors import CallTimeout, HiveError, NotReachable, RemoteError
 from agent.identity import Identity, PeerId
 from agent.net.connection import Handler, PeerConnection, PeerLink, Reply, Request
@@ -56,6 +57,7 @@ class Network:
         """How to connect to a peer that a call needs; raises RemoteError. The overlay sets it."""
         self._identity = identity
         self._terms = Terms(experiment=experiment, admission=config.admission)
+        self._clock = surroundings.clock
         self._transport = transport
         self._config = config
         self._entropy = surroundings.entropy
@@ -170,7 +172,16 @@ class Network:
         """
         return await self._introducer.answer(sealed_offer)
 
+    def present(self, admission: bytes) -> None:
+        """Show this certificate in the handshakes to come; open connections stay as they are."""
+        self._terms = replace(self._terms, admission=admission)
+
     # What Introducer and PeerConnection ask for
+
+    def admit(self, peer: PeerId, admission: bytes) -> Certificate | None:
+        """Judge what a peer showed, by the rule of the configuration. Raises AdmissionRejected."""
+        rule = self._config.rule
+        return None if rule is None else rule.judge(peer, admission, self._clock())
 
     def has_room(self, peer: PeerId) -> bool:
         return len(self._connections) < self._config.connections_max or peer in self._connections

@@ -11,7 +11,17 @@ from django.utils import timezone
 
 from agent.errors import LocalError
 from coordinator.accounts import secrets
-from coordinator.accounts.models import DEVICE_CODE_LIFE_S, DEVICE_POLL_S, TOKENS_PER_USER_MAX, ApiToken, DeviceCode, Machine, User
+from coordinator.accounts.models import (
+    DEVICE_CODE_LIFE_S,
+    DEVICE_POLL_S,
+    JOIN,
+    SCOPES,
+    TOKENS_PER_USER_MAX,
+    ApiToken,
+    DeviceCode,
+    Machine,
+    User,
+)
 
 TOKEN_PREFIX = "hive"
 LOOKUP_LETTERS, SECRET_LETTERS = 8, 32
@@ -45,7 +55,7 @@ def make_token(user: User, name: str, scopes: Sequence[str], *, life: timedelta 
             name=name[:60],
             lookup=lookup,
             digest=secrets.digest("api-token", secret),
-            scopes=sorted(set(scopes) & set(ApiToken.Scope.values)),
+            scopes=sorted(set(scopes) & set(SCOPES)),
             expires_at=now() + life if life else None,
         )
     return token, f"{TOKEN_PREFIX}_{lookup}_{secret}"
@@ -110,25 +120,28 @@ def decide_device(code: DeviceCode, user: User, *, approve: bool) -> bool:
     return waiting.update(state=state, user=user) > 0
 
 
-def poll_device(secret: str) -> tuple[str, str]:
-    """What became of a device's code: (RFC 8628 3.5 error, "") or ("", token). The token is given once. Raises TooMany."""
+def poll_device(secret: str) -> tuple[str, str, User | None]:
+    """What became of a device's code: (RFC 8628 3.5 error, "", None) or ("", token, whose). A token is given once.
+
+    Raises TooMany.
+    """
     code = DeviceCode.objects.select_related("user").filter(digest=secrets.digest("device-code", secret)).first()
     at = now()
     if code is None or code.expires_at <= at or code.state == DeviceCode.State.REDEEMED:
-        return "expired_token", ""
+        return "expired_token", "", None
     if code.state == DeviceCode.State.DENIED:
-        return "access_denied", ""
+        return "access_denied", "", None
     if code.state == DeviceCode.State.PENDING:
         soon = code.polled_at is not None and at - code.polled_at < timedelta(seconds=DEVICE_POLL_S - 1)
         DeviceCode.objects.filter(pk=code.pk).update(polled_at=at)
-        return ("slow_down" if soon else "authorization_pending"), ""
+        return ("slow_down" if soon else "authorization_pending"), "", None
     assert code.user is not None, "an approved code has a user"
     with transaction.atomic():
         approved = DeviceCode.objects.filter(pk=code.pk, state=DeviceCode.State.APPROVED)
         if not code.user.is_active or not approved.update(state=DeviceCode.State.REDEEMED):
-            return "expired_token", ""
-        _, text = make_token(code.user, code.label or "hive-agent login", [ApiToken.Scope.JOIN])
-    return "", text
+            return "expired_token", "", None
+        _, text = make_token(code.user, code.label or "hive-agent login", [JOIN])
+    return "", text, code.user
 
 
 def forget_device_codes() -> None:

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.http import HttpRequest
 
 
-class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
+class AccountAdapter(DefaultAccountAdapter):
     """The default, with sign-up that an operator can close."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
@@ -23,7 +23,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         return super().clean_email(email).lower()
 
 
-class TwoFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]
+class TwoFactorAdapter(DefaultMFAAdapter):
     """Keeps the secrets of authenticator apps encrypted: a copy of the database makes no codes."""
 
     def encrypt(self, text: str) -> str:

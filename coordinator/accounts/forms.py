@@ -9,12 +9,12 @@ from allauth.account.forms import SignupForm as AllauthSignupForm
 from django import forms
 from django.core.exceptions import ValidationError
 
-from coordinator.accounts.models import ApiToken, User, clean_display_name
+from coordinator.accounts.models import JOIN, SCOPES, User, clean_display_name
 
 LIVES = [("30", "30 days"), ("90", "90 days"), ("365", "a year"), ("", "until revoked")]
 
 
-class SignupForm(AllauthSignupForm):  # type: ignore[misc]
+class SignupForm(AllauthSignupForm):
     """allauth's, without the inline style of its trap for robots: the stylesheet hides that field."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -24,7 +24,7 @@ class SignupForm(AllauthSignupForm):  # type: ignore[misc]
         trap.widget.attrs = {"tabindex": "-1", "autocomplete": "off", "class": "trap"}
 
 
-class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]
+class ProfileForm(forms.ModelForm):
     """What others see."""
 
     class Meta:
@@ -57,8 +57,8 @@ class TokenForm(forms.Form):
     name = forms.CharField(max_length=60, label="What is it for?", widget=forms.TextInput(attrs={"autocomplete": "off"}))
     scopes = forms.MultipleChoiceField(
         label="It may",
-        choices=ApiToken.Scope.choices,
-        initial=[ApiToken.Scope.JOIN],
+        choices=list(SCOPES.items()),
+        initial=[JOIN],
         widget=forms.CheckboxSelectMultiple,
         error_messages={"required": "Choose what it may do."},
     )

@@ -16,6 +16,13 @@ from django.utils import timezone
 from coordinator.accounts import secrets
 
 DISPLAY_NAME_CHARS_MAX = 32
+JOIN, READ, MANAGE = "join", "read", "manage"
+SCOPES = {
+    JOIN: "take part with agents",
+    READ: "read what the account may see",
+    MANAGE: "manage the account's experiments",
+}
+"""What a token may do."""
 TOKENS_PER_USER_MAX = 20
 """Live ones."""
 DEVICE_CODE_LIFE_S = 600
@@ -95,11 +102,6 @@ class User(AbstractBaseUser, PermissionsMixin):
 
 class ApiToken(models.Model):
     """Speaks for an account. The secret itself is not kept."""
-
-    class Scope(models.TextChoices):
-        JOIN = "join", "take part with agents"
-        READ = "read", "read what the account may see"
-        MANAGE = "manage", "manage the account's experiments"
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="tokens")
     name = models.CharField(max_length=60)

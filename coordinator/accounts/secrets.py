@@ -33,6 +33,11 @@ def matches(purpose: str, secret: str, stored: str) -> bool:
     return any([hmac.compare_digest(_digest(key, purpose, secret), stored) for key in keys])
 
 
+def proves(purpose: str, public: str, proof: str, key: str) -> bool:
+    """Whether `proof` is the beginning of the digest of `public`, as only a holder of `key` can make it."""
+    return hmac.compare_digest(_digest(key, purpose, public)[: len(proof)].encode(), proof.encode())
+
+
 def _digest(key: str, purpose: str, secret: str) -> str:
     derived = hashlib.sha256(f"hive/{purpose}\n{key}".encode()).digest()
     return hmac.new(derived, secret.encode(), hashlib.sha256).hexdigest()

@@ -116,7 +116,7 @@ def export(request: HttpRequest) -> HttpResponse:
 
 
 @for_members
-@reauthentication_required  # type: ignore[misc]
+@reauthentication_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def delete(request: HttpRequest) -> HttpResponse:
     """Delete the account, for good."""

@@ -1,4 +1,4 @@
-"""The REST API, version 1. Everything that a page shows is here. Read-only so far."""
+"""The REST API, version 1. Everything that a page shows is here."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import time
 from typing import Annotated
 
 from django.http import HttpRequest, HttpResponse
-from ninja import NinjaAPI, Path, Query, Schema
-from ninja.errors import HttpError
+from ninja import NinjaAPI, Query, Schema
 from pydantic import StringConstraints
 
 from agent.manifest import Manifest
+from coordinator.api import contributions
+from coordinator.api.common import Detail, Name, PerAddress, find
 from coordinator.experiments.models import Experiment, ManifestRevision
 from coordinator.rendezvous.actions import bootstrap_addresses
 from coordinator.telemetry import queries, shapes
@@ -19,11 +20,15 @@ from coordinator.telemetry.models import Resolution
 api = NinjaAPI(
     title="Hive coordinator",
     version="1",
-    description="Experiments, and what is observed of them. Times are Unix seconds; `null` means unknown.",
+    description=(
+        "Experiments, what is observed of them, and who did the work. Times are Unix seconds; `null` means unknown. "
+        "Answers carry an ETag; ask again with If-None-Match. One address may ask 20 times a second, 400 at once; then 429."
+    ),
     docs_url="/docs",
     urls_namespace="api-1",
+    throttle=[PerAddress()],
 )
-Name = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,63}$", description="the experiment's name")]
+api.add_router("", contributions.router)
 
 EventName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{1,40}$")]
 
@@ -48,18 +53,6 @@ class ExperimentBrief(Schema):
 
 class Bootstrap(Schema):
     addresses: list[str]
-
-
-class Detail(Schema):
-    detail: str
-
-
-def find(name: str) -> Experiment:
-    """The published experiment, or the 404 that every route gives."""
-    experiment = Experiment.objects.visible_to().filter(name=name).first()
-    if experiment is None:
-        raise HttpError(404, f"There is no experiment {name!r} here.")
-    return experiment
 
 
 @api.get("/experiments", response=list[ExperimentBrief], tags=["experiments"])

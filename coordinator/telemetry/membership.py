@@ -21,7 +21,7 @@ RUN_GAP_S = 10.0
 """A pause of the heartbeat longer than this counts as the coordinator having been down."""
 GONE_MAX = 1000
 """Sessions that are ended in one round."""
-_IN = {"waiting", "training", "hosting"}
+_IN = {"waiting", "training", "hosting", "paused"}
 _OUT = {"draining", "stopped"}
 
 

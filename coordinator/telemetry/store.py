@@ -99,7 +99,9 @@ def _known_sequences(submissions: Sequence[Submission], sessions: dict[int, Sess
 def _take_report(session: Session, report: Report, received_at: float) -> list[RawReport]:
     """Raise the session's counters, and give the row of what was added."""
     before = {name: getattr(session, name) for name in COUNTERS}
-    if report.sequence > session.last_sequence and any(getattr(report, name) < before[name] for name in ("tokens", "rows_served")):
+    if report.sequence > session.last_sequence and any(
+        getattr(report, name) < before[name] for name in ("tokens", "rows_served")
+    ):
         session.falls += 1
     validation = _finite(report.loss_validation)
     if validation == session.loss_validation:
