@@ -6,6 +6,7 @@ import "./styles/charts.css";
 import "./styles/tables.css";
 import "./styles/comb.css";
 import "./styles/account.css";
+import "./styles/board.css";
 import "./styles/narrow.css";
 
 import "./elements/copy-command";
@@ -15,3 +16,4 @@ import "./elements/metric-chart";
 import "./elements/expert-comb";
 import "./elements/peer-table";
 import "./elements/event-log";
+import "./elements/fresh-page";
