@@ -25,7 +25,7 @@ from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from coordinator.experiments.models import Experiment
-from coordinator.monitoring.models import BootstrapCheck
+from coordinator.monitoring.models import BootstrapCheck, Outcome
 from coordinator.rendezvous.actions import bootstrap_addresses
 
 ADDRESSES_MAX = 16
@@ -38,8 +38,6 @@ PORT_MIN, WEB_PORTS = 1024, (80, 443)
 NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"), ipaddress.ip_network("2002::/16"))
 """IPv6 networks that stand for IPv4 addresses, private ones too (RFC 6052, RFC 8215, 6to4)."""
 
-Outcome = BootstrapCheck.Outcome
-
 
 class NotTried(Exception):
     """We do not connect to that address; the text says why."""
@@ -49,7 +47,7 @@ class NotTried(Exception):
 class Finding:
     """What came of one try."""
 
-    outcome: str
+    outcome: Outcome
     detail: str = ""
     latency_ms: float | None = None
 

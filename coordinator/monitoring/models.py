@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from django.db import models
 
 from coordinator.experiments.models import Experiment
 
 
+class Outcome(StrEnum):
+    """It answered; it did not; we do not connect to such addresses."""
+
+    OK = "ok"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
 class BootstrapCheck(models.Model):
     """The last attempt to reach one address for first contact."""
 
-    class Outcome(models.TextChoices):
-        OK = "ok", "answers"
-        FAILED = "failed", "does not answer"
-        SKIPPED = "skipped", "not tried"
-
     experiment = models.ForeignKey(Experiment, on_delete=models.CASCADE, related_name="bootstrap_checks")
     address = models.CharField(max_length=300)
-    outcome = models.CharField(max_length=8, choices=Outcome.choices)
+    outcome = models.CharField(max_length=8, choices=[(o.value, o.value) for o in Outcome])
     detail = models.CharField(max_length=200, default="", blank=True)
     """Why not, in words."""
     latency_ms = models.FloatField(null=True)

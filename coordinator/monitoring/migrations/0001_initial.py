@@ -36,7 +36,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('address', models.CharField(max_length=300)),
-                ('outcome', models.CharField(choices=[('ok', 'answers'), ('failed', 'does not answer'), ('skipped', 'not tried')], max_length=8)),
+                ('outcome', models.CharField(choices=[("ok", "ok"), ("failed", "failed"), ("skipped", "skipped")], max_length=8)),
                 ('detail', models.CharField(blank=True, default='', max_length=200)),
                 ('latency_ms', models.FloatField(null=True)),
                 ('checked_at', models.FloatField()),
