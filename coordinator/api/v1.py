@@ -10,6 +10,8 @@ from ninja import NinjaAPI, Query, Schema
 from pydantic import StringConstraints
 
 from agent.manifest import Manifest
+from coordinator.accounts import api as accounts
+from coordinator.admission import api as admission
 from coordinator.api import contributions
 from coordinator.api.common import Detail, Name, PerAddress, find
 from coordinator.experiments.models import Experiment, ManifestRevision
@@ -29,6 +31,8 @@ api = NinjaAPI(
     throttle=[PerAddress()],
 )
 api.add_router("", contributions.router)
+api.add_router("", accounts.router)
+api.add_router("", admission.router)
 
 EventName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{1,40}$")]
 

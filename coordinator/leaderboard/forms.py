@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from django import forms
 
-from coordinator.leaderboard.models import Team
 
-
-class TeamForm(forms.ModelForm):
-    """A new team."""
+class TeamForm(forms.Form):
+    """A new team. Whether the name is free is for the action to say: it does so without a race."""
 
     template_name = "accounts/fields.html"
 
-    class Meta:
-        model = Team
-        fields = ["name", "about"]
-        labels = {"name": "Name", "about": "In a sentence"}
-        help_texts = {"name": "Up to 40 letters; others read it.", "about": "Optional; others read it."}
-
-    def validate_unique(self) -> None:
-        """The action says it better, and without a race."""
-
-    def validate_constraints(self) -> None:
-        """As above."""
+    name = forms.CharField(max_length=40, label="Name", help_text="Up to 40 letters; others read it.")
+    about = forms.CharField(max_length=280, required=False, label="In a sentence", help_text="Optional; others read it.")
