@@ -4,10 +4,10 @@
     answer:    origin <--hop 7-- a <--hop 3-- b
 
 A hop that neither answers nor acknowledges in `hop_timeout_s`, or whose link closes before it has answered everything, is passed
-over and its items go another way. Distances shrink with every hop after the first, so a request cannot loop; `hops_left` bounds it
-against liars. Paths of one operation avoid one another: a node that sees the same item again on another path prefers a next hop
-that it has not used for it (S/Kademlia, section 4.4, as far as recursive routing can), and reads and writes on later paths end
-at any of the replicas.
+over and its items go another way. Distances shrink with every hop after the first, so a request cannot loop; `hops_left` bounds
+it against liars. Paths of one operation avoid one another: a node that sees the same item again on another path prefers a next
+hop that it has not used for it (S/Kademlia, section 4.4, as far as recursive routing can), and reads and writes on later paths
+end at any of the replicas.
 """
 
 from __future__ import annotations
