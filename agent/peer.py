@@ -68,7 +68,8 @@ class Peer:
         """Leave at once: `run` returns as soon as files and sockets are closed."""
         if self._parts.training is not None:
             self._parts.training.halt()
-        if self._task is not None:
+        if self._task is not None and not self._task.done():
+            self._enter("draining", "stopping at once")
             self._task.cancel()
 
     async def run(self) -> None:
@@ -84,7 +85,6 @@ class Peer:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 await self._take_part(stack)
-                self._enter("draining", "finishing the batches in flight, giving up leases")
         finally:
             reporting.cancel()
             await asyncio.wait({reporting})
@@ -182,6 +182,7 @@ class Peer:
             done, _ = await asyncio.wait({*tasks, leaving}, return_when=asyncio.FIRST_COMPLETED)
             for task in done - {leaving}:
                 task.result()
+            self._enter("draining", "finishing the batches in flight, giving up leases")
         except* Exception as group:  # a TaskGroup's wrapping says nothing to a person
             raise _first(group) from group
         finally:

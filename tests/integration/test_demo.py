@@ -40,6 +40,12 @@ class Demo:
     """Processes that were still there afterwards."""
 
     @property
+    def whole(self) -> dict[int, Report]:
+        """Each survivor's last report before the first of them was told to stop."""
+        leaving_at = min(r.at for n in SURVIVORS for r in self.reports[n] if r.stage in ("draining", "stopped"))
+        return {n: [r for r in self.reports[n] if r.at < leaving_at][-1] for n in SURVIVORS}
+
+    @property
     def killed_at(self) -> float:
         """Unix time of the last that the killed agent wrote."""
         return self.reports[3][-1].at
@@ -115,10 +121,9 @@ def test_calls_recover(demo: Demo) -> None:
 def test_the_killed_agents_experts_are_taken_over(demo: Demo) -> None:
     before = {e.uid for e in demo.reports[3][-1].experts}
     assert before, "it hosted none: the experts were not shared"
-    for number in SURVIVORS:
-        trained = [r for r in demo.reports[number] if r.stage == "training"]
-        assert trained[-1].experts_alive == trained[-1].experts_total == 32
-    held = [{e.uid for e in [r for r in demo.reports[n] if r.stage == "training"][-1].experts} for n in SURVIVORS]
+    for report in demo.whole.values():
+        assert report.stage == "training" and report.experts_alive == report.experts_total == 32
+    held = [{e.uid for e in report.experts} for report in demo.whole.values()]
     assert len(held[0]) + len(held[1]) == len(held[0] | held[1]) == 32
     claims = {e.detail["uid"] for n in SURVIVORS for e in demo.events[n] if e.name == "expert-claimed" and e.at > demo.killed_at}
     assert before <= claims
