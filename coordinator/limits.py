@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
+
+IPV6_PREFIX = 64
+"""A home or a rented machine has at least this much IPv6, so all of it counts as one address."""
 
 
 class TokenBucket:
@@ -40,3 +44,16 @@ class KeyedBuckets:
 
     def __len__(self) -> int:
         return len(self._buckets)
+
+
+def client_key(address: object) -> str:
+    """Whom an address is counted as: an IPv4 address, the /64 of an IPv6 one, or `unknown` for what is neither."""
+    try:
+        ip = ipaddress.ip_address(str(address or "").partition("%")[0])
+    except ValueError:
+        return "unknown"
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.ip_network((ip, IPV6_PREFIX), strict=False).network_address)

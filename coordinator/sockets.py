@@ -21,7 +21,7 @@ from agent.reports import MESSAGE_BYTES_MAX, Hello
 from coordinator.admission.actions import rule_of
 from coordinator.experiments.models import Experiment
 from coordinator.hello import HelloRejected, verify
-from coordinator.limits import KeyedBuckets, TokenBucket
+from coordinator.limits import KeyedBuckets, TokenBucket, client_key
 
 MALFORMED, REPLACED, TOO_LARGE, TOO_FAST, NOT_STORED = 4400, 4409, 4413, 4429, 1011
 REASON_BYTES_MAX = 120
@@ -60,7 +60,7 @@ class AgentSocket(AsyncConsumer):
 
     async def websocket_connect(self, _: dict[str, Any]) -> None:
         name = self.scope["url_route"]["kwargs"]["name"]
-        address = str((self.scope.get("client") or ("unknown",))[0])
+        address = client_key((self.scope.get("client") or (None,))[0])
         if not self.handshakes.take(address, time.monotonic()):
             return await self.deny(429, "too many connections from this address; wait a moment")
         if type(self).connections >= self.connections_max:

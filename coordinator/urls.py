@@ -1,9 +1,9 @@
 """Every HTTP address of the site."""
 
-from django.urls import include, path
+from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from coordinator.api.v1 import api
+from coordinator.api.v1 import api, nothing_here
 from coordinator.dashboard.health import live, ready
 
 urlpatterns = [
@@ -11,6 +11,7 @@ urlpatterns = [
     path("readyz", ready, name="ready"),
     path("favicon.ico", RedirectView.as_view(url="/static/site/favicon.svg", permanent=True)),
     path("api/v1/", api.urls),
+    re_path(r"^api/", nothing_here),
     path("", include("coordinator.accounts.urls")),
     path("", include("coordinator.admission.urls")),
     path("", include("coordinator.leaderboard.urls")),

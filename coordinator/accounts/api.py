@@ -8,13 +8,15 @@ from typing import Annotated
 from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
-from ninja import Field, Router, Schema
+from ninja import Field, Router, Schema, Status
 from ninja.errors import HttpError
 from ninja.security import HttpBearer
+from pydantic import BaseModel
 
 from coordinator.accounts import actions, queries
 from coordinator.accounts.models import DEVICE_CODE_LIFE_S, DEVICE_POLL_S, READ, ApiToken, User
-from coordinator.limits import KeyedBuckets
+from coordinator.api.common import Detail
+from coordinator.limits import KeyedBuckets, client_key
 
 router = Router(tags=["account"])
 ADDRESSES_MAX = 4096
@@ -37,7 +39,7 @@ class Bearer(HttpBearer):
         return actions.find_token(token, self.scope)
 
 
-class DeviceIn(Schema):
+class DeviceIn(BaseModel):  # not a ninja.Schema: that takes a list for an object without attributes
     label: Annotated[str, Field(max_length=60, description="what the machine calls itself")] = ""
 
 
@@ -52,7 +54,7 @@ class DeviceOut(Schema):
     interval: int
 
 
-class PollIn(Schema):
+class PollIn(BaseModel):
     device_code: Annotated[str, Field(max_length=100)]
 
 
@@ -65,10 +67,6 @@ class Pending(Schema):
     """RFC 8628, section 3.5: `authorization_pending`, `slow_down`, `access_denied` or `expired_token`."""
 
     error: str
-
-
-class Detail(Schema):
-    detail: str
 
 
 class AccountOut(Schema):
@@ -88,7 +86,7 @@ class MachineOut(Schema):
 
 def limit(buckets: KeyedBuckets, request: HttpRequest) -> None:
     """Raises HttpError 429 for an address that asks too often."""
-    if not buckets.take(str(request.META.get("REMOTE_ADDR") or "unknown"), time.monotonic()):
+    if not buckets.take(client_key(request.META.get("REMOTE_ADDR")), time.monotonic()):
         raise HttpError(429, "Asked too often from this address. Wait a minute.")
 
 
@@ -113,7 +111,7 @@ def start_device(request: HttpRequest, body: DeviceIn) -> object:
     )
 
 
-@router.post("/device/token", response={200: Granted, 400: Pending, 429: Detail})
+@router.post("/device/token", response={200: Granted, 400: Pending | Detail, 429: Detail})
 def poll_device(request: HttpRequest, body: PollIn) -> object:
     """What became of it. A token is given once."""
     limit(_polls, request)
@@ -122,8 +120,8 @@ def poll_device(request: HttpRequest, body: PollIn) -> object:
     except actions.TooMany as e:
         raise HttpError(429, str(e)) from e
     if user is None:
-        return 400, Pending(error=error)
-    return 200, Granted(token=token, account=user.display_name or user.email)
+        return Status(400, Pending(error=error))
+    return Status(200, Granted(token=token, account=user.display_name or user.email))
 
 
 @router.get("/account", response={200: AccountOut, 401: Detail}, auth=Bearer(READ))

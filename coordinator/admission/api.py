@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import base64
 import time
-from typing import Annotated
 
 import msgspec
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
-from ninja import Path, Router, Schema
+from ninja import Router, Schema
 from ninja.errors import HttpError
 
 from agent.admission import REQUEST_PURPOSE, AdmissionRequest
 from agent.identity import PeerId
-from coordinator.accounts.api import Bearer, Detail, bearer, origin
+from coordinator.accounts.api import Bearer, bearer, origin
 from coordinator.accounts.models import JOIN
 from coordinator.admission import actions
-from coordinator.experiments.models import Experiment
+from coordinator.api.common import Detail, Name, find
 
 router = Router(tags=["agents"])
 SKEW_S = 300
 BODY_BYTES_MAX = 2048
-
-Name = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,63}$", description="the experiment's name")]
 
 
 class CertificateOut(Schema):
@@ -60,9 +57,7 @@ class CertificateOut(Schema):
 )
 def post_admission(request: HttpRequest, name: Name) -> object:
     """A certificate for the peer that signed the request, if the token's account may take part. Links the peer to the account."""
-    experiment = Experiment.objects.visible_to().filter(name=name).first()
-    if experiment is None:
-        raise HttpError(404, f"There is no experiment {name!r} here.")
+    experiment = find(name)
     asked = _verified(request, name)
     now = timezone.now()
     try:

@@ -1,28 +1,26 @@
-"""Routes of the API: leaderboards, contributions, peers, teams, and the operator's overview."""
+"""Routes of the API: leaderboards, contributions, peers and teams."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from ninja import Path, Query, Router, Schema
 from ninja.errors import HttpError
 
-from coordinator.api.common import Detail, Name, find
+from coordinator.api.common import Detail, Limit, Name, Offset, Peer, find, link, page
 from coordinator.experiments.models import Experiment
 from coordinator.leaderboard import queries, shapes
-from coordinator.leaderboard.models import Kind, Window
-from coordinator.monitoring import overview
+from coordinator.leaderboard.models import Kind, Team, Window
+from coordinator.telemetry.models import Session
 
 router = Router()
 
-Peer = Annotated[str, Path(pattern=r"^[a-z2-7]{52}$", description="the peer's id, its public key")]
-Limit = Annotated[int, Query(ge=1, le=200)]
-Offset = Annotated[int, Query(ge=0, le=10_000)]
 Before = Annotated[int | None, Query(ge=1, le=2**62, description="the `id` of the last record of the page before")]
+Prefix = Annotated[str, Query(pattern=r"^[a-z2-7]{4,52}$", description="the beginning of peers' ids")]
+Slug = Annotated[str, Path(pattern=r"^[a-z0-9_-]{1,44}$", description="the team's short name")]
 
 
 class TeamOut(Schema):
@@ -34,24 +32,20 @@ class TeamOut(Schema):
     size: int
 
 
-class ProblemOut(Schema):
-    severity: str
-    where: str
-    what: str
-    fix: str
+class TeamPlace(shapes.Sums):
+    """How a team stands on one board."""
+
+    experiment: str | None
+    window: str
+    peers: int
+    ranks: dict[str, int | None]
 
 
-class OperatorOut(Schema):
-    """What is wrong and what to do about it, worst first, and how the coordinator itself does."""
+class TeamDetail(TeamOut):
+    """A team, those of its members that want to be named, and how it stands."""
 
-    problems: list[ProblemOut]
-    task_lags_s: dict[str, float | None]
-    boards_age_s: float | None
-    queue: int | None
-    buffered: int
-    agents: int
-    rendezvous: int
-    viewers: int
+    names: list[str]
+    standings: list[TeamPlace]
 
 
 class By(StrEnum):
@@ -64,30 +58,81 @@ class By(StrEnum):
 
 @router.get("/leaderboard", response=shapes.Board, tags=["leaderboard"])
 def get_leaderboard(
-    request: HttpRequest, window: Window = Window.DAY, by: By = By.TOKENS, limit: Limit = 100, offset: Offset = 0
+    request: HttpRequest,
+    response: HttpResponse,
+    window: Window = Window.DAY,
+    by: By = By.TOKENS,
+    limit: Limit = 100,
+    offset: Offset = 0,
 ) -> object:
     """All published experiments together."""
-    return queries.board(None, window.value, by.value, limit=limit, offset=offset)
+    return _board(request, response, None, window, by, limit, offset)
+
+
+@router.get("/leaderboard/teams", response=list[shapes.TeamStanding], tags=["leaderboard"])
+def get_leaderboard_teams(request: HttpRequest, window: Window = Window.DAY, by: By = By.TOKENS) -> object:
+    """The 50 best teams, over all published experiments."""
+    return queries.team_standings(queries.find_board(None, window.value), by.value)
+
+
+@router.get("/leaderboard/peers", response=list[shapes.Standing], tags=["leaderboard"])
+def get_leaderboard_peers(request: HttpRequest, peer: Prefix, window: Window = Window.DAY, by: By = By.TOKENS) -> object:
+    """Where peers stand whose ids begin so, over all published experiments; at most 10."""
+    return queries.standings_of(queries.find_board(None, window.value), by.value, [], peer)
 
 
 @router.get("/experiments/{name}/leaderboard", response={200: shapes.Board, 404: Detail}, tags=["leaderboard"])
 def get_experiment_leaderboard(
-    request: HttpRequest, name: Name, window: Window = Window.DAY, by: By = By.TOKENS, limit: Limit = 100, offset: Offset = 0
+    request: HttpRequest,
+    response: HttpResponse,
+    name: Name,
+    window: Window = Window.DAY,
+    by: By = By.TOKENS,
+    limit: Limit = 100,
+    offset: Offset = 0,
 ) -> object:
     """One experiment."""
-    return queries.board(find(name), window.value, by.value, limit=limit, offset=offset)
+    return _board(request, response, find(name), window, by, limit, offset)
+
+
+@router.get("/experiments/{name}/leaderboard/teams", response={200: list[shapes.TeamStanding], 404: Detail}, tags=["leaderboard"])
+def get_experiment_leaderboard_teams(request: HttpRequest, name: Name, window: Window = Window.DAY, by: By = By.TOKENS) -> object:
+    """The 50 best teams in one experiment."""
+    return queries.team_standings(queries.find_board(find(name), window.value), by.value)
+
+
+@router.get("/experiments/{name}/leaderboard/peers", response={200: list[shapes.Standing], 404: Detail}, tags=["leaderboard"])
+def get_experiment_leaderboard_peers(
+    request: HttpRequest, name: Name, peer: Prefix, window: Window = Window.DAY, by: By = By.TOKENS
+) -> object:
+    """Where peers stand whose ids begin so, in one experiment; at most 10."""
+    return queries.standings_of(queries.find_board(find(name), window.value), by.value, [], peer)
 
 
 @router.get("/experiments/{name}/contributions", response={200: list[shapes.Contribution], 404: Detail}, tags=["leaderboard"])
 def get_contributions(
-    request: HttpRequest, name: Name, kind: Kind | None = None, limit: Limit = 100, before: Before = None
+    request: HttpRequest,
+    response: HttpResponse,
+    name: Name,
+    kind: Kind | None = None,
+    limit: Limit = 100,
+    before: Before = None,
 ) -> object:
     """The records that the leaderboard is made from, newest first. Records of a minute are merged into hours, then days."""
     experiment = Experiment.objects.filter(pk=find(name).pk)
-    return queries.contributions(experiment, kind=kind.value if kind else None, before=before, limit=limit)
+    found = queries.contributions(experiment, kind=kind.value if kind else None, before=before, limit=limit + 1)
+    return _records(request, response, found, limit)
 
 
-@router.get("/peers/{peer}", response={200: shapes.Peer, 404: Detail}, tags=["peers"])
+@router.get("/peers", response=list[str], tags=["peers"])
+def find_peers(request: HttpRequest, response: HttpResponse, id: Prefix, limit: Limit = 100, offset: Offset = 0) -> object:
+    """Ids of the peers that ever reported and whose id begins so."""
+    rows = Session.objects.filter(peer__startswith=id, experiment__in=Experiment.objects.visible_to())
+    found = list(rows.order_by("peer").values_list("peer", flat=True).distinct()[offset : offset + limit + 1])
+    return page(request, response, found, limit, offset)
+
+
+@router.get("/peers/{peer}", response={200: shapes.PeerDetail, 404: Detail}, tags=["peers"])
 def get_peer(request: HttpRequest, peer: Peer) -> object:
     """One peer: when it was seen, what it did, hosts and is connected to."""
     found = queries.peer(peer, Experiment.objects.visible_to(), time.time())
@@ -97,40 +142,61 @@ def get_peer(request: HttpRequest, peer: Peer) -> object:
 
 
 @router.get("/peers/{peer}/sessions", response=list[shapes.PeerSession], tags=["peers"])
-def get_peer_sessions(request: HttpRequest, peer: Peer, limit: Limit = 100, offset: Offset = 0) -> object:
+def get_peer_sessions(request: HttpRequest, response: HttpResponse, peer: Peer, limit: Limit = 100, offset: Offset = 0) -> object:
     """The runs of its agent, newest first; none for a peer that nobody knows."""
-    return queries.sessions(peer, Experiment.objects.visible_to(), limit=limit, offset=offset)
+    found = queries.sessions(peer, Experiment.objects.visible_to(), limit=limit + 1, offset=offset)
+    return page(request, response, found, limit, offset)
 
 
 @router.get("/peers/{peer}/contributions", response=list[shapes.Contribution], tags=["peers"])
 def get_peer_contributions(
-    request: HttpRequest, peer: Peer, kind: Kind | None = None, limit: Limit = 100, before: Before = None
+    request: HttpRequest,
+    response: HttpResponse,
+    peer: Peer,
+    kind: Kind | None = None,
+    limit: Limit = 100,
+    before: Before = None,
 ) -> object:
     """What it did, newest first; none for a peer that nobody knows."""
     visible = Experiment.objects.visible_to()
-    return queries.contributions(visible, peer=peer, kind=kind.value if kind else None, before=before, limit=limit)
+    found = queries.contributions(visible, peer=peer, kind=kind.value if kind else None, before=before, limit=limit + 1)
+    return _records(request, response, found, limit)
 
 
 @router.get("/teams", response=list[TeamOut], tags=["leaderboard"])
-def get_teams(request: HttpRequest, limit: Limit = 100) -> object:
+def get_teams(request: HttpRequest, response: HttpResponse, limit: Limit = 100, offset: Offset = 0) -> object:
     """Teams, those with most members first."""
-    return queries.listed_teams(limit)
+    return page(request, response, queries.listed_teams(limit + 1, offset), limit, offset)
 
 
-@router.get("/operator", response={200: OperatorOut, 404: Detail}, tags=["operator"])
-def get_operator(request: HttpRequest) -> object:
-    """Problems and their fixes. For staff that is signed in; there is nothing here for others."""
-    if not getattr(request.user, "is_staff", False):
-        raise HttpError(404, "Not Found")
-    found = overview.overview(time.time())
-    state = found["machinery"]
-    return OperatorOut(
-        problems=[ProblemOut(**asdict(p)) for p in found["problems"]],
-        task_lags_s=state.lags_s,
-        boards_age_s=found["boards_age_s"],
-        queue=state.queue,
-        buffered=state.buffered,
-        agents=state.agents,
-        rendezvous=state.rendezvous,
-        viewers=state.viewers,
+@router.get("/teams/{slug}", response={200: TeamDetail, 404: Detail}, tags=["leaderboard"])
+def get_team(request: HttpRequest, slug: Slug) -> object:
+    """One team."""
+    team = Team.objects.filter(slug=slug).first()
+    if team is None:
+        raise HttpError(404, "There is no such team.")
+    members = queries.members(team)
+    places = [
+        TeamPlace(experiment=board.experiment.name if board.experiment else None, window=board.window, **row)
+        for row in queries.standings_of_team(team)
+        if (board := row.pop("board"))
+    ]
+    return TeamDetail(
+        slug=team.slug, name=team.name, about=team.about, size=members["count"], names=members["names"], standings=places
     )
+
+
+def _board(
+    request: HttpRequest, response: HttpResponse, of: Experiment | None, window: Window, by: By, limit: int, offset: int
+) -> shapes.Board:
+    board = queries.board(of, window.value, by.value, limit=limit + 1, offset=offset)
+    board.standings = list(page(request, response, board.standings, limit, offset))
+    return board
+
+
+def _records(
+    request: HttpRequest, response: HttpResponse, found: list[shapes.Contribution], limit: int
+) -> list[shapes.Contribution]:
+    if len(found) > limit:
+        link(request, response, before=found[limit - 1].id)
+    return found[:limit]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.db.models import Count, Max, Min, QuerySet, Sum
 from django.db.models import F as Field
@@ -150,7 +151,7 @@ def contributions(
     ]
 
 
-def peer(text: str, experiments: QuerySet[Experiment], now: float) -> shapes.Peer | None:
+def peer(text: str, experiments: QuerySet[Experiment], now: float) -> shapes.PeerDetail | None:
     """One peer, as far as these experiments know it; None if they do not."""
     mine = Session.objects.filter(peer=text, experiment__in=experiments)
     ever = mine.aggregate(first=Min("started_at"), seen=Max("seen_at"), count=Count("pk"), falls=Sum("falls"))
@@ -162,7 +163,7 @@ def peer(text: str, experiments: QuerySet[Experiment], now: float) -> shapes.Pee
     hosted = HostedExpert.objects.filter(peer=text, experiment__in=experiments, hosted=True)
     hosted = hosted.filter(seen_at__gt=now - expert_rows.STALE_S).select_related("experiment").order_by("experiment", "uid")
     done = Tally.objects.filter(peer=text, hour=EVER, experiment__in=experiments).select_related("experiment")
-    return shapes.Peer(
+    return shapes.PeerDetail(
         peer=text,
         name=known.name,
         team=known.team,
@@ -228,19 +229,19 @@ def _standings(rows: QuerySet[models.Standing], by: str) -> list[shapes.Standing
     ]
 
 
-def listed_teams(limit: int) -> list[dict[str, object]]:
+def listed_teams(limit: int, offset: int = 0) -> list[dict[str, object]]:
     """Teams with their number of members, largest first."""
-    rows = models.Team.objects.annotate(size=Count("members")).order_by("-size", "name")[:limit]
+    rows = models.Team.objects.annotate(size=Count("members")).order_by("-size", "name")[offset : offset + limit]
     return [{"slug": t.slug, "name": t.name, "about": t.about, "size": t.size} for t in rows]
 
 
-def members(team: models.Team) -> dict[str, object]:
+def members(team: models.Team) -> dict[str, Any]:
     """How many there are, and the names of those that want to be named."""
     rows = team.members.filter(user__is_listed=True).exclude(user__display_name="").order_by("joined_at")
     return {"count": team.members.count(), "names": list(rows.values_list("user__display_name", flat=True)[:ROWS_MAX])}
 
 
-def standings_of_team(team: models.Team) -> list[dict[str, object]]:
+def standings_of_team(team: models.Team) -> list[dict[str, Any]]:
     """How it stands on every board of each window."""
     rows = models.TeamStanding.objects.filter(team=team).select_related("board__experiment")
     order = {"all": 0, "week": 1, "day": 2}

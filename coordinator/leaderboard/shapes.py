@@ -114,7 +114,7 @@ class PeerTotals(Sums):
     experiment: str
 
 
-class Peer(Schema):
+class PeerDetail(Schema):
     """Everything that is known about one peer."""
 
     peer: str

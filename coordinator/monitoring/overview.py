@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from coordinator.experiments.models import Experiment
@@ -21,9 +22,8 @@ def overview(now: float) -> dict[str, Any]:
     for check in BootstrapCheck.objects.filter(experiment__in=[x.pk for x in experiments]).order_by("address"):
         checks.setdefault(check.experiment_id, []).append(check)
     state = machinery.look(now)
-    found = list(problems.of_machinery(state, now))
-    for experiment in experiments:
-        found += problems.of_experiment(experiment, examinations.get(experiment.pk), checks.get(experiment.pk, []), now)
+    of_it = {e.pk: list(problems.of_experiment(e, examinations.get(e.pk), checks.get(e.pk, []), now)) for e in experiments}
+    found = [*problems.of_machinery(state, now), *itertools.chain.from_iterable(of_it.values())]
     found.sort(key=lambda p: p.severity != "bad")
     return {
         "problems": found[:PROBLEMS_MAX],
@@ -31,6 +31,18 @@ def overview(now: float) -> dict[str, Any]:
         "machinery": state,
         "boards_age_s": problems.boards_age_s(now),
         "experiments": [
-            {"experiment": e, "examination": examinations.get(e.pk), "checks": checks.get(e.pk, [])} for e in experiments
+            {"experiment": e, "examination": examinations.get(e.pk), "checks": checks.get(e.pk, []), "problems": of_it[e.pk]}
+            for e in experiments
         ],
     }
+
+
+def of_experiment(experiment: Experiment, now: float) -> dict[str, Any]:
+    """One experiment's `examination` (None before the first), `checks`, and `problems`, worst first; none once it is finished."""
+    examination = Examination.objects.filter(experiment=experiment).first()
+    checks = list(BootstrapCheck.objects.filter(experiment=experiment).order_by("address"))
+    over = experiment.status == Experiment.Status.FINISHED
+    found = (
+        [] if over else sorted(problems.of_experiment(experiment, examination, checks, now), key=lambda p: p.severity != "bad")
+    )
+    return {"experiment": experiment, "examination": examination, "checks": checks, "problems": found[:PROBLEMS_MAX]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from django.db.models import F, Max, Q, QuerySet, Sum
 
@@ -20,6 +21,14 @@ POINTS_MAX = 5000
 CONNECTIONS_MAX = 2000
 QUIET_EVENTS = ("averaged", "connected", "disconnected")
 """Too frequent for a log that people read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a page of events begins: earlier than `at` (Unix seconds), or then and with a smaller `id`."""
+
+    at: float | None
+    id: int | None = None
 
 
 def present(experiment: Experiment, now: float) -> QuerySet[Session]:
@@ -97,14 +106,15 @@ def events(
     experiment: Experiment,
     *,
     limit: int = EVENTS_MAX,
-    before: float | None = None,
+    before: Cursor | None = None,
     quiet: bool = False,
     names: Sequence[str] = (),
 ) -> list[shapes.Event]:
     """The newest events, newest first; of these `names`, or all but the quiet ones, or all."""
     rows = Event.objects.filter(experiment=experiment).select_related("session").order_by("-at", "-pk")
-    if before is not None:
-        rows = rows.filter(at__lt=before)
+    if before is not None and before.at is not None:
+        earlier = Q(at__lt=before.at)
+        rows = rows.filter(earlier | Q(at=before.at, pk__lt=before.id) if before.id is not None else earlier)
     if names:
         rows = rows.filter(name__in=names)
     elif not quiet:
@@ -141,11 +151,20 @@ def best_resolution(experiment: Experiment, since: float, now: float) -> Resolut
     return next((r for r in Resolution if span / r <= POINTS_MAX / 2), Resolution.HOUR)
 
 
-def series(experiment: Experiment, now: float, *, resolution: Resolution | None = None, since: float = 0.0) -> shapes.Series:
-    """The newest POINTS_MAX points after `since`, by default in the finest resolution that shows all of it."""
+def series(
+    experiment: Experiment,
+    now: float,
+    *,
+    resolution: Resolution | None = None,
+    since: float = 0.0,
+    until: float | None = None,
+) -> shapes.Series:
+    """The newest POINTS_MAX points after `since` and before `until`, by default in the finest resolution that shows all of it."""
     chosen = resolution or best_resolution(experiment, since, now)
-    rows = Point.objects.filter(experiment=experiment, resolution=chosen, at__gte=since).order_by("-at")[:POINTS_MAX]
-    points = list(rows)[::-1]
+    rows = Point.objects.filter(experiment=experiment, resolution=chosen, at__gte=since)
+    if until is not None:
+        rows = rows.filter(at__lt=until)
+    points = list(rows.order_by("-at")[:POINTS_MAX])[::-1]
     began = points[0].at if points else since
     return _series(chosen, points, membership.outages(max(since, began), now) if points else [])
 
@@ -164,7 +183,7 @@ def _series(resolution: Resolution, points: Sequence[Point], outages: list[tuple
         loss_validation=[p.validation_sum / p.validation_count if p.validation_count else None for p in points],
         tokens=[p.tokens for p in points],
         peers=[p.peers for p in points],
-        outages=outages,
+        outages=[list(pair) for pair in outages],
     )
 
 

@@ -5,7 +5,10 @@ Times are Unix seconds. None means unknown.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from ninja import Schema
+from pydantic import Field
 
 
 class Summary(Schema):
@@ -92,8 +95,8 @@ class Series(Schema):
     tokens: list[int]
     """Trained within the point."""
     peers: list[int]
-    outages: list[tuple[float, float]]
-    """When no coordinator was up."""
+    outages: list[Annotated[list[float], Field(min_length=2, max_length=2)]]
+    """When no coordinator was up: from, to."""
 
 
 class Tick(Schema):
