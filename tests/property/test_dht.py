@@ -17,7 +17,7 @@ from agent.dht.records import Record, RecordStore
 from agent.dht.routing_table import RoutingTable
 from agent.errors import ProtocolViolation, RecordError
 from agent.identity import PeerId
-from tests.sim.driver import START, cheap_verify, make_record
+from tests.sim.engine import START, cheap_verify, make_record
 from tests.unit.dht.peers import SPACE, at
 
 KEYS = st.integers(0, 255)

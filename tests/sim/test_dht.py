@@ -12,13 +12,13 @@ from agent.dht import events
 from agent.dht.config import DhtConfig
 from agent.errors import CallRefused, NotReachable
 from agent.identity import PeerId
-from tests.sim.driver import START, Sim, make_record
+from tests.sim.engine import START, World, make_record
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def grown(n: int, seed: int = 0, *, settle_s: float = 20.0) -> Sim:
-    sim = Sim(seed)
+def grown(n: int, seed: int = 0, *, settle_s: float = 20.0) -> World:
+    sim = World(seed)
     sim.grow(n)
     sim.run(settle_s)
     return sim
@@ -33,7 +33,7 @@ def test_in_a_small_overlay_everyone_is_connected_to_everyones_siblings(n: int) 
 
 
 def test_one_peer_alone_keeps_its_own_records() -> None:
-    sim = Sim()
+    sim = World()
     alone = sim.add()
     assert sim.put(alone, "a") == 1
     assert sim.get(alone, "a")
@@ -183,7 +183,7 @@ def test_joining_survives_the_loss_of_any_single_message() -> None:
             count += joiner in (source, target)
             return count == lost + 1 and joiner in (source, target)
 
-        sim.drop = drop
+        sim.links.drop = drop
         sim.link(joiner, sim.alive()[0])
         sim.run(15)
         assert sim.siblings_complete(6), lost
@@ -191,7 +191,7 @@ def test_joining_survives_the_loss_of_any_single_message() -> None:
 
 def test_the_overlay_works_while_one_message_in_fifty_is_lost() -> None:
     sim = grown(30)
-    sim.drop = lambda source, target, data: sim.rng.random() < 0.02
+    sim.links.drop = lambda source, target, data: sim.rng.random() < 0.02
     peers = sim.alive()
     for i in range(60):
         assert sim.put(sim.rng.choice(peers), f"k{i}") >= 1
@@ -211,7 +211,7 @@ def test_a_peer_that_never_answers_is_disconnected() -> None:
 
 def test_connections_are_bounded() -> None:
     config = DhtConfig(siblings=4, replicas=3, links_max=12, check_max_s=20.0)
-    sim = Sim(config=config)
+    sim = World(config=config)
     sim.grow(60, gap_s=0.3)
     assert max(len(peer.links) for peer in sim.peers.values()) <= 18
     sim.run(120)

@@ -31,7 +31,7 @@ from agent.dht.messages import (
 )
 from agent.dht.records import Record
 from agent.errors import CallTimeout, NotReachable, ProtocolViolation
-from tests.sim.driver import START, make_record
+from tests.sim.engine import START, make_record
 from tests.unit.dht.peers import at
 from tests.unit.dht.world import Played, request
 

@@ -9,7 +9,7 @@ from agent.dht.config import RecordLimits
 from agent.dht.records import Record, RecordStore, SignatureCheck, sign
 from agent.errors import RecordError
 from agent.identity import Identity, PeerId
-from tests.sim.driver import cheap_verify, make_record
+from tests.sim.engine import cheap_verify, make_record
 
 NOW = 1_800_000_000.0
 KEY, OTHER = b"k" * 32, b"o" * 32

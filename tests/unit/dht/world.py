@@ -11,7 +11,7 @@ from agent.dht.config import DhtConfig
 from agent.dht.keys import Contact
 from agent.dht.messages import Answer, Item, Kind, Message, Near, Request, Result, Status, decode, encode
 from agent.dht.node import DhtNode
-from tests.sim.driver import START, cheap_verify
+from tests.sim.engine import START, cheap_verify
 from tests.unit.dht.peers import SPACE, at
 
 

@@ -1,0 +1,125 @@
+"""Records that peers keep in the overlay, and readers who know what they should find."""
+
+from __future__ import annotations
+
+from collections import Counter
+from statistics import median, quantiles
+from typing import Any
+
+from agent.dht import events
+from agent.dht.messages import Answer, Request, decode
+from agent.dht.records import Record
+from agent.identity import PeerId
+from tests.sim.engine.records import cheap_verify, make_record
+from tests.sim.engine.world import KINDS, SimPeer, World
+
+FAILED_MAX = 20  # operations whose numbers are kept, for --story
+
+
+class Library:
+    """One record per name; each has one owner, who may write newer ones. `written` is what was written last."""
+
+    def __init__(self, world: World, *, ttl_s: float = 4 * 3600.0) -> None:
+        self.world = world
+        self.ttl_s = ttl_s
+        self.written: dict[bytes, Record] = {}
+        self.stored: dict[bytes, int] = {}  # replicas that the last write counted
+        self.reads: Counter[str] = Counter()
+        self.failed: list[int] = []  # operations that did not bring what they should
+        self.times: list[float] = []
+        self.running = 0
+
+    def write(self, name: str, owner: PeerId, *, tries: int = 3) -> None:
+        """Start to write the name's next record. An owner that is told of no replica tries again, as an agent does."""
+        world = self.world
+        key = world.key(name)
+        sequence = self.written[key].sequence + 1 if key in self.written else 1
+        value = f"{name}/{sequence}".encode()
+        record = make_record(key, owner, value, sequence=sequence, expires_at=world.now + self.ttl_s)
+        self.written[key] = record
+        self._put(record, tries)
+
+    def _put(self, record: Record, tries: int) -> None:
+        self.running += 1
+
+        def done(counts: Any) -> None:
+            self.running -= 1
+            self.stored[record.key] = counts[0]
+            if not counts[0] and tries > 1 and self.written[record.key] is record and self.world.peers[record.owner].alive:
+                self._put(record, tries - 1)
+
+        self.world.start(record.owner, lambda op: events.Put(op, [record]), done)
+
+    def read(self, reader: PeerId, key: bytes, *, kind: str = "") -> None:
+        """Start to read; the outcome is counted in `reads` as right, older, missing, silent or forged, after `kind`."""
+        began, expected = self.world.now, self.written[key]
+        self.running += 1
+
+        def done(found: Any) -> None:
+            self.running -= 1
+            outcome = self._judge(found.get(key), expected)
+            self.reads[kind + outcome] += 1
+            self.times.append(self.world.now - began)
+            if outcome != "right" and len(self.failed) < FAILED_MAX:
+                self.failed.append(op)
+
+        op = self.world.start(reader, lambda op: events.Get(op, [key]), done)
+
+    def _judge(self, found: list[Record] | None, expected: Record) -> str:
+        if found is None:
+            return "silent"
+        if any(not cheap_verify(r) or r.key != expected.key for r in found):
+            return "forged"
+        mine = [r for r in found if r.owner == expected.owner]
+        if not mine:
+            return "missing"
+        return "right" if mine[0].sequence >= expected.sequence else "older"
+
+    def share(self, *outcomes: str, kind: str = "") -> float:
+        """Which part of the reads of that kind ended so."""
+        total = sum(n for outcome, n in self.reads.items() if outcome.startswith(kind))
+        return sum(self.reads[kind + outcome] for outcome in outcomes) / total if total else 0.0
+
+    def finish(self, *, within_s: float = 60.0) -> None:
+        """Run until every operation has ended."""
+        self.world.run_until(lambda: not self.running, within_s=within_s)
+
+
+class Hops:
+    """For each operation that is started from now on: how far away the peer was that answered first, in hops."""
+
+    def __init__(self, world: World) -> None:
+        self.found: list[int] = []
+        self._pending: set[bytes] = set()  # tokens whose first answer has not been seen
+        self._depth: dict[tuple[PeerId, PeerId, int], tuple[bytes, int]] = {}  # who asked whom -> token, hops so far
+        self._hop_limit = world.config.hop_limit
+        world.on_start.append(self._started)
+        world.on_delivered.append(self._delivered)
+
+    def _started(self, peer: SimPeer, op: int, event: events.Event, effects: Any) -> None:
+        if not isinstance(event, events.Get):
+            return
+        requests = [decode(e.data) for e in effects if isinstance(e, events.Send)]
+        tokens = {r.token for r in requests if isinstance(r, Request)}
+        self._pending |= tokens
+        if not tokens:
+            self.found.append(0)  # it held the record itself
+
+    def _delivered(self, source: PeerId, target: PeerId, data: bytes) -> None:
+        if KINDS[data[1]] not in ("Request", "Answer"):
+            return
+        message = decode(data)
+        if isinstance(message, Request) and message.token in self._pending:
+            self._depth[source, target, message.hop] = (message.token, self._hop_limit - message.hops_left)
+        elif isinstance(message, Answer):
+            token, depth = self._depth.pop((target, source, message.hop), (b"", 0))
+            if token in self._pending:  # the first link that it travels starts where it was made
+                self._pending.discard(token)
+                self.found.append(depth)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and 95th percentile."""
+    if len(values) < 2:
+        return {"median": values[0] if values else 0.0, "p95": values[0] if values else 0.0}
+    return {"median": round(median(values), 4), "p95": round(quantiles(values, n=20)[-1], 4)}
