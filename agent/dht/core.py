@@ -112,7 +112,11 @@ class Core:
         found.sort(key=lambda c: c.key ^ key)
         return found[:n]
 
+    def is_near(self, key: int) -> bool:
+        """True if this node knows the surroundings of `key`: its siblings reach that far."""
+        return key ^ self.me.key <= self.table.reach()
+
     def is_replica(self, key: int) -> bool:
         """True if this node is one of the peers closest to `key`, and near enough to know: a node further off may know only
         a few closer peers, and take itself for one of the closest."""
-        return key ^ self.me.key <= self.table.reach() and self.me in self.replica_set(key)
+        return self.is_near(key) and self.me in self.replica_set(key)

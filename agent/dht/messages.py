@@ -36,6 +36,7 @@ class Status(IntEnum):
     OK = 0
     NO_PEER = 1  # SEND: the peer is not connected to whoever is closest to it
     REFUSED = 2  # SEND: it has no handler, its handler refused, or it has too much to do
+    LOST_WAY = 3  # GET, PUT, FIND: no connection led closer, but this peer is not near the key: an answer for want of a better
 
 
 class Item(msgspec.Struct, array_like=True, gc=False):

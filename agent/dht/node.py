@@ -172,7 +172,7 @@ class DhtNode:
     def _end(self, leg: Leg, items: list[Item]) -> None:
         """Answer for items that go no further."""
         if leg.kind == Kind.PUT:
-            self._replication.write(leg, items)
+            self._replication.write(leg, [(item, self._status(leg, item)) for item in items])
         elif leg.kind == Kind.SEND:
             for item in items:
                 self._deliver(leg, item)
@@ -180,8 +180,17 @@ class DhtNode:
             answer: Callable[[Leg, Item], list[Result]] = self._records if leg.kind == Kind.GET else self._peers
             leg.sink.deliver([result for item in items for result in answer(leg, item)])
 
+    def _status(self, leg: Leg, item: Item) -> Status:
+        """OK if this node is near enough to the key to speak for it. A search for any peer of a region, which may be empty, is
+        content with less, unless somebody searches for its own place."""
+        core = self.core
+        key = core.space.decode(item.key)
+        if leg.source is None or core.is_near(key) or (leg.kind == Kind.FIND and leg.origin.key != key):
+            return Status.OK
+        return Status.LOST_WAY
+
     def _records(self, leg: Leg, item: Item) -> list[Result]:
-        return self._replication.read(item)
+        return self._replication.read(item, self._status(leg, item))
 
     def _peers(self, leg: Leg, item: Item) -> list[Result]:
         core = self.core
@@ -191,13 +200,14 @@ class DhtNode:
         if leg.source is not None:
             near.append(core.me)
         near.sort(key=lambda c: c.key ^ key)
-        return [Result(item.index, Status.OK, encode([c.peer.raw for c in near[:n]]))]
+        return [Result(item.index, self._status(leg, item), encode([c.peer.raw for c in near[:n]]))]
 
     def _deliver(self, leg: Leg, item: Item) -> None:
         """Hand a message to its handler, if it is for this peer; a copy by another way waits for the same answer."""
         core = self.core
         if item.body[:PEER_ID_BYTES] != core.me.peer.raw or leg.source is None:
-            leg.sink.deliver([Result(item.index, Status.NO_PEER, b"")])
+            status = Status.NO_PEER if self._status(leg, item) == Status.OK else Status.LOST_WAY
+            leg.sink.deliver([Result(item.index, status, b"")])
             return
         place = (leg.origin.peer, leg.token)
         number = self._by_place.get(place)

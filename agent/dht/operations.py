@@ -18,6 +18,8 @@ from agent.dht.router import Leg, Router
 from agent.errors import CallRefused, CallTimeout, HiveError, NotReachable, ProtocolViolation
 from agent.identity import PeerId
 
+ANOTHER_WAY_MAX = 4  # paths after which an answer from somewhere off the key is taken for the best there is
+
 
 class Search:
     """At most ITEMS_MAX items of one operation, with one token. Its answers gather in `found`:
@@ -25,7 +27,7 @@ class Search:
 
     __slots__ = (
         "answered", "attempt_s", "deadline", "done", "ending", "error", "found",
-        "items", "kind", "on_done", "open", "paths", "retry", "starting", "timers", "token", "useful",
+        "items", "kind", "lost_way", "on_done", "open", "paths", "retry", "starting", "timers", "token", "useful",
     )  # fmt: skip
 
     def __init__(self, kind: Kind, token: bytes, items: list[Item], deadline: float, on_done: Callable[[Search], None]) -> None:
@@ -37,6 +39,9 @@ class Search:
         self.found: dict[int, dict[tuple[str, PeerId], Record] | set[bytes] | bytes] = {}
         self.answered: set[int] = set()  # items that some path has answered for
         self.useful: set[int] = set()  # items with an answer that is not empty
+        self.lost_way: set[int] = (
+            set()
+        )  # items for which a path ended far from the key; what it brought counts if nothing else comes
         self.open: dict[int, set[int]] = {}  # path -> items that it has not answered
         self.paths = 0
         self.error: HiveError | None = None  # SEND: what the last answer that was no success said
@@ -192,6 +197,8 @@ class Operations:
                 continue
             if not self._absorb(search, item, result):
                 continue  # a malformed part: as if it had not come
+            if result.status == Status.LOST_WAY:
+                search.lost_way.add(result.index)
             if not result.more:
                 search.open[path].discard(result.index)
         self._settle(search)
@@ -206,6 +213,11 @@ class Operations:
         elif not any(search.open.values()):
             if len(search.answered) == every:
                 self._end(search)
+            elif len(search.answered | search.lost_way) == every and search.kind != Kind.SEND:
+                if search.paths < ANOTHER_WAY_MAX:
+                    self._core.at(self._core.now, self._resend, search)
+                else:
+                    self._end(search)
             elif search.kind == Kind.SEND and search.error is not None and search.paths < 3:
                 self._core.at(self._core.now + 0.1 * search.paths, self._resend, search)
             elif search.kind == Kind.SEND and search.error is not None:
@@ -230,6 +242,7 @@ class Operations:
     def _end(self, search: Search) -> None:
         if not search.done:
             search.done = True
+            search.answered |= search.lost_way
             for timer in (*search.timers, search.retry):
                 if timer is not None:
                     self._core.cancel(timer)
@@ -258,7 +271,7 @@ class Operations:
                     search.useful.add(index)
         except ProtocolViolation:
             return False
-        if not result.more:
+        if not result.more and result.status != Status.LOST_WAY:
             search.answered.add(index)
         return True
 

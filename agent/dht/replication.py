@@ -33,10 +33,11 @@ WRITES_MAX = 4096  # Store messages whose answer is awaited
 class _Write:
     """A routed write that waits for its replicas."""
 
-    __slots__ = ("holders", "leg", "waiting")
+    __slots__ = ("holders", "leg", "status", "waiting")
 
     def __init__(self, leg: Leg) -> None:
         self.leg = leg
+        self.status: dict[int, Status] = {}  # item -> what to answer with
         self.holders: dict[int, list[bytes]] = {}  # item -> who stored it
         self.waiting = 0
 
@@ -72,13 +73,14 @@ class Replication:
 
     # -- writes ------------------------------------------------------------------------------------------------------
 
-    def write(self, leg: Leg, items: list[Item]) -> None:
-        """Store what a PUT brought, here and at the other replicas, then answer."""
+    def write(self, leg: Leg, items: list[tuple[Item, Status]]) -> None:
+        """Store what a PUT brought, here and at the other replicas, then answer with that status."""
         core = self._core
         write = _Write(leg)
         batches: dict[PeerId, list[tuple[int, Record]]] = {}
-        for item in items:
+        for item, status in items:
             write.holders[item.index] = []
+            write.status[item.index] = status
             record = _only_record(item)
             if record is None or not core.store.is_acceptable(record, core.now):
                 continue
@@ -150,15 +152,16 @@ class Replication:
             self._answer(write)
 
     def _answer(self, write: _Write) -> None:
-        write.leg.sink.deliver([Result(index, Status.OK, encode(peers)) for index, peers in write.holders.items()])
+        holders = write.holders.items()
+        write.leg.sink.deliver([Result(index, write.status[index], encode(peers)) for index, peers in holders])
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
-    def read(self, item: Item) -> list[Result]:
-        """What this node holds under an item's key, in parts that fit in messages."""
+    def read(self, item: Item, status: Status) -> list[Result]:
+        """What this node holds under an item's key, in parts that fit in messages, with that status."""
         records = self._core.store.get(item.key, self._core.now)
         parts = list(in_messages(records, lambda r: r.wire_bytes)) or [[]]
-        return [Result(item.index, Status.OK, encode(part), i + 1 < len(parts)) for i, part in enumerate(parts)]
+        return [Result(item.index, status, encode(part), i + 1 < len(parts)) for i, part in enumerate(parts)]
 
     # -- repair ------------------------------------------------------------------------------------------------------
 

@@ -4,10 +4,10 @@
     answer:    origin <--hop 7-- a <--hop 3-- b
 
 A hop that neither answers nor acknowledges in `hop_timeout_s`, or whose link closes before it has answered everything, is passed
-over and its items go another way. Distances shrink with every hop after the first, so a request cannot loop; `hops_left` bounds
-it against liars. Paths of one operation avoid one another: a node that sees the same item again on another path prefers a next
-hop that it has not used for it (S/Kademlia, section 4.4, as far as recursive routing can), and reads and writes on later paths
-end at any of the replicas.
+over and its items go another way; so do items whose way ended far from their key. Distances shrink with every hop after the
+first, so a request cannot loop; `hops_left` bounds it against liars. Paths of one operation avoid one another: a node that sees
+the same item again on another path prefers a next hop that it has not used for it (S/Kademlia, section 4.4, as far as recursive
+routing can), and reads and writes on later paths end at any of the replicas.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ T = TypeVar("T")
 ITEM_OVERHEAD_BYTES = 48
 SEEN_S = 5.0  # how long a node remembers which way an item went
 SEEN_MAX = 4096
+DETOURS_MAX = 3  # other ways that a node tries for one request whose way ended far from its key
 
 
 class Sink(Protocol):
@@ -71,7 +72,7 @@ class RemoteSink:
 class Leg:
     """One request as it passes through this node."""
 
-    __slots__ = ("avoid", "deadline", "hops_left", "kind", "origin", "path", "sink", "source", "token")
+    __slots__ = ("avoid", "deadline", "detours", "hops_left", "kind", "origin", "path", "sink", "source", "token")
 
     def __init__(self, token: bytes, kind: Kind, path: int, origin: Contact, sink: Sink, *, source: PeerId | None = None) -> None:
         self.token = token
@@ -82,6 +83,7 @@ class Leg:
         self.source = source  # None: this node is the origin
         self.hops_left = 0
         self.deadline = 0.0
+        self.detours = 0
         self.avoid: list[PeerId] = []
 
 
@@ -144,16 +146,38 @@ class Router:
         if forward is None or forward.peer != peer:
             return
         forward.acked = True
-        results = []
+        results: list[Result] = []
+        lost_way: list[Item] = []
         for result in answer.results:
-            if result.index in forward.items:
+            item = forward.items.get(result.index)
+            if item is None:
+                continue
+            if not result.more:
+                del forward.items[result.index]
+            if result.status == Status.LOST_WAY and self._has_detour(forward, item):
+                lost_way.append(item)
+            else:
                 results.append(result)
-                if not result.more:
-                    del forward.items[result.index]
         if not forward.items:
             self._drop(forward)
         if results:
             forward.leg.sink.deliver(results)
+        if lost_way:
+            self._detour(forward, lost_way)
+
+    def _has_detour(self, forward: _Forward, item: Item) -> bool:
+        """True if another connection leads closer to the key than we are."""
+        leg = forward.leg
+        if leg.detours >= DETOURS_MAX or self._core.now >= leg.deadline:
+            return False
+        passed_over = {leg.origin.peer, leg.source, forward.peer, *leg.avoid}
+        return any(c.peer not in passed_over for c in self._core.table.closer(self._core.space.decode(item.key)))
+
+    def _detour(self, forward: _Forward, items: list[Item]) -> None:
+        leg = forward.leg
+        leg.detours += 1
+        leg.avoid = [*leg.avoid, forward.peer][-AVOID_MAX:]
+        self.route(leg, items)
 
     def on_closed(self, peer: PeerId) -> None:
         """Send what the lost neighbour had not answered another way."""

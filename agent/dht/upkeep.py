@@ -28,7 +28,7 @@ class Upkeep:
 
     __slots__ = (
         "_check_s", "_checks", "_core", "_dials", "_failures", "_next_check",
-        "_operations", "_replication", "_round", "_searching", "_settled", "_trimming",
+        "_next_refresh", "_operations", "_replication", "_round", "_settled", "_trimming",
     )  # fmt: skip
 
     def __init__(self, core: Core, operations: Operations, replication: Replication) -> None:
@@ -41,7 +41,7 @@ class Upkeep:
         self._dials: dict[PeerId, float] = {}  # -> when it is given up
         self._failures: dict[PeerId, tuple[int, float]] = {}  # failed dials, when the next is allowed
         self._round: list[tuple[int, int]] = []  # strata that this round has yet to look at
-        self._searching = False
+        self._next_refresh = float("inf")
         self._settled = False
         self._trimming = False
         core.on_miss = self.missed
@@ -69,6 +69,7 @@ class Upkeep:
             self._changed(contact)
             # It may come back, and others may still say that it is there: do not dial it at once.
             self._fail(peer)
+            self._uncovered_by(contact)
 
     def connect_failed(self, peer: PeerId) -> None:
         if self._dials.pop(peer, None) is not None:
@@ -266,13 +267,25 @@ class Upkeep:
     # -- buckets -----------------------------------------------------------------------------------------------------
 
     def _refresh_later(self, delay_s: float) -> None:
-        if not self._searching:
-            self._searching = True
-            self._core.at(self._core.now + delay_s * (0.75 + 0.5 * self._core.rng.random()), self._refresh)
+        when = self._core.now + delay_s * (0.75 + 0.5 * self._core.rng.random())
+        if when < self._next_refresh:
+            self._next_refresh = when
+            self._core.at(when, self._refresh, when)
 
-    def _refresh(self, _: object) -> None:
+    def _uncovered_by(self, contact: Contact) -> None:
+        """A connection closed. If nothing else leads to that part of the key space, look for another there soon."""
+        core = self._core
+        bucket = bucket_of(core.me.key, contact.key)
+        stratum = stratum_of(contact.key, bucket, core.config.stratum_bits) if bucket >= 0 else 0
+        if bucket > core.table.sibling_bucket() and not core.table.is_covered(bucket, stratum):
+            self._round.insert(0, (bucket, stratum))
+            self._refresh_later(core.config.refresh_step_s)
+
+    def _refresh(self, when: float) -> None:
         """Look for a peer in the next part of a bucket that has no connection."""
-        self._searching = False
+        if when != self._next_refresh:
+            return  # an earlier one was wanted since
+        self._next_refresh = float("inf")
         core = self._core
         if not core.table.connected:
             return

@@ -75,9 +75,7 @@ Option = tuple[str, Any, str]
 """Name without dashes, default (its type is the option's), help."""
 
 
-def main(
-    name: str, scenario: Scenario, *, peers: int, options: Sequence[Option] = (), argv: Sequence[str] | None = None
-) -> int:
+def main(name: str, scenario: Scenario, *, peers: int, options: Sequence[Option] = (), argv: Sequence[str] | None = None) -> int:
     """Run a scenario from the command line."""
     parser = argparse.ArgumentParser(prog=f"./hive sim {name}", description=sys.modules[scenario.__module__].__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -15,7 +15,6 @@ from agent.dht.messages import Ack, Answer, Item, Request, Result, decode
 from agent.identity import PeerId
 from tests.sim.engine.world import SimPeer, World
 
-
 AFTERMATH_S = 5.0  # how long what is still on its way is told of after the end
 
 

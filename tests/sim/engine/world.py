@@ -59,7 +59,7 @@ class World(Schedule):
         self.peers: dict[PeerId, SimPeer] = {}
         self.entrances: list[PeerId] = []  # peers with a bootstrap address; empty: every peer
         self.handler: Callable[[PeerId, PeerId, str, bytes], tuple[bool, bytes]] = lambda me, origin, kind, body: (True, body)
-        # Whoever measures appends to these. Sent: the last argument says that it is lost. Start: of an operation, with its effects.
+        # Whoever measures appends to these. Sent: the last argument says that it is lost. Start: with an operation's effects.
         self.on_sent: list[Callable[[PeerId, PeerId, bytes, bool], None]] = []
         self.on_delivered: list[Callable[[PeerId, PeerId, bytes], None]] = []
         self.on_start: list[Callable[[SimPeer, int, events.Event, Sequence[events.Effect]], None]] = []

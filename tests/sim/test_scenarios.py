@@ -1,0 +1,62 @@
+"""Small runs of every simulation; the large ones are `./hive sim NAME`, their results in docs/results.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sim import dht_lookup
+from tests.sim.engine.command import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def passed(run: Run) -> dict[str, Any]:
+    assert not run.failures
+    return run.facts
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_lookups_without_faults_all_succeed(seed: int) -> None:
+    run = Run(peers=150, seed=seed, options={"lookups": 1000})
+    dht_lookup.scenario(run)
+    facts = passed(run)
+    assert facts["success"] == 1.0 and facts["hops"]["median"] <= 3
+
+
+def sim(name: str, *words: str, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"tests.sim.{name}", *words]
+    return subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": hash_seed}, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_same_seed_gives_the_same_hash_in_two_processes() -> None:
+    words = ("--peers", "40", "--seed", "3", "--lookups", "100", "--json")
+    first, second = (json.loads(sim("dht_lookup", *words, hash_seed=s).stdout) for s in ("1", "2"))
+    timing = ("cpu_s", "wall_s", "resident_mb", "memory_per_peer_kb")
+    assert {k: v for k, v in first.items() if k not in timing} == {k: v for k, v in second.items() if k not in timing}
+    other = json.loads(sim("dht_lookup", "--peers", "40", "--seed", "4", "--lookups", "100", "--json").stdout)
+    assert other["hash"] != first["hash"]
+
+
+def test_the_story_of_an_operation_is_told() -> None:
+    number = "150"
+    told = sim("dht_lookup", "--peers", "40", "--seed", "3", "--lookups", "60", "--story", number).stderr
+    assert f"begins operation {number}" in told and f"operation {number} ends" in told
+
+
+def test_a_failed_run_prints_the_line_that_reproduces_it(capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.sim.engine import command
+
+    def scenario(run: Run) -> None:
+        run.world().add()
+        run.check(False, "this does not hold")
+
+    assert command.main("some-name", scenario, peers=5, options=[("liars", 0.1, "share")], argv=["--seed", "9"]) == 1
+    told = capsys.readouterr().err
+    assert "this does not hold" in told and "./hive sim some-name --peers 5 --seed 9 --liars=0.1" in told
