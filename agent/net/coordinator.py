@@ -131,7 +131,7 @@ class Coordinator:
             logger.warning("%s Going on with the manifest that it gave before (revision %d).", e, kept.revision)
             return self._opened(kept.manifest, name, trusted, 1, cached=True, why=str(e))
         if answer.status == 404:
-            raise UnknownExperiment(f"the coordinator at {self.url} has no experiment {name!r}. {answer.detail}".rstrip())
+            raise self._unknown(name)
         if answer.status == 304 and kept is not None:
             return self._opened(kept.manifest, name, trusted, 1)
         signed = decode_signed(answer.body)
@@ -164,7 +164,7 @@ class Coordinator:
                 raise
             return list(kept.bootstrap)
         if answer.status == 404:
-            raise UnknownExperiment(f"the coordinator at {self.url} has no experiment {name!r}. {answer.detail}".rstrip())
+            raise self._unknown(name)
         try:
             listed = msgspec.json.decode(answer.body, type=_Addresses).addresses
         except (msgspec.DecodeError, UnicodeDecodeError) as e:
@@ -173,6 +173,11 @@ class Coordinator:
         if kept is not None and addresses and addresses != kept.bootstrap:
             self._save(name, msgspec.structs.replace(kept, bootstrap=addresses))
         return list(addresses)
+
+    def _unknown(self, name: str) -> UnknownExperiment:
+        return UnknownExperiment(
+            f"the coordinator at {self.url} has no experiment {name!r}. Those that it has are listed at {self.url}/"
+        )
 
     def _opened(
         self, signed: SignedManifest, name: str, trusted: str | None, revision_min: int, *, cached: bool = False, why: str = ""

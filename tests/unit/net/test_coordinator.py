@@ -112,7 +112,7 @@ async def test_with_nothing_cached_its_absence_is_an_error_that_helps(coordinato
 
 
 async def test_an_unknown_experiment_is_named(coordinator: Coordinator) -> None:
-    with pytest.raises(UnknownExperiment, match=r"no experiment 'gpt-crowd'\. There is no experiment"):
+    with pytest.raises(UnknownExperiment, match=r"no experiment 'gpt-crowd'\. Those that it has are listed at http"):
         await coordinator.manifest("gpt-crowd")
     with pytest.raises(UnknownExperiment):
         await coordinator.bootstrap("gpt-crowd")
