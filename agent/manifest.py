@@ -6,6 +6,8 @@ signs the exact bytes; an agent verifies them, then decodes, then never trusts a
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -17,10 +19,15 @@ from agent.identity import Identity, PeerId
 
 FORMAT: Final = 1
 MANIFEST_BYTES_MAX = 64 * 1024
+EXPERTS_MAX = 65_536
+"""In all layers together. Agents and the coordinator keep a list of them all."""
+BYTE_VALUES = 256
 SIGNING_PURPOSE = "manifest"
+TAKES_EFFECT_AT_ONCE = frozenset({"revision", "status", "title", "description", "admission", "bootstrap", "ice_servers"})
+"""What running agents need not be restarted for: it is not used, or only for connections still to come."""
 
-Slug = Annotated[str, Meta(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
-Url = Annotated[str, Meta(max_length=300)]
+Slug = Annotated[str, Meta(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")]
+BootstrapAddress = Annotated[str, Meta(max_length=300, pattern=r"^wss?://[^\s/?#@]{1,230}/[a-z2-7]{52}\Z")]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Rate = Annotated[float, Meta(gt=0, le=10)]
 WireDtype = Literal["float32", "float16", "bfloat16"]
@@ -61,7 +68,7 @@ class PythonStdlib(_Part, frozen=True, kw_only=True, tag="python-stdlib", tag_fi
 class TextFile(_Part, frozen=True, kw_only=True, tag="text", tag_field="kind"):
     """A local file that every volunteer names with `--data`, as bytes."""
 
-    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
     """What the file must hash to; empty accepts any."""
     validation_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.05
 
@@ -106,7 +113,7 @@ class Rules(_Part, frozen=True, kw_only=True):
 class IceServer(_Part, frozen=True, kw_only=True):
     """A STUN or TURN server, as in W3C RTCIceServer."""
 
-    urls: Annotated[str, Meta(pattern=r"^(stun|stuns|turn|turns):.{1,290}$")]
+    urls: Annotated[str, Meta(pattern=r"^(stun|stuns|turn|turns):.{1,290}\Z")]
     username: Annotated[str, Meta(max_length=200)] = ""
     credential: Annotated[str, Meta(max_length=200)] = ""
 
@@ -128,16 +135,26 @@ class Manifest(_Part, frozen=True, kw_only=True):
     training: Training = Training()
     averaging: Averaging = Averaging()
     rules: Rules = Rules()
-    bootstrap: Annotated[tuple[Url, ...], Meta(max_length=64)] = ()
+    bootstrap: Annotated[tuple[BootstrapAddress, ...], Meta(max_length=64)] = ()
     """Addresses of bootstrap peers, `ws://host:port/PEERID` or `wss://…`, as the organizer gave them."""
     ice_servers: Annotated[tuple[IceServer, ...], Meta(max_length=16)] = ()
 
     def __post_init__(self) -> None:
-        if self.model.d_model % self.model.heads:
-            raise ValueError(f"d_model {self.model.d_model} is not a multiple of heads {self.model.heads}")
-        experts = len(self.model.grids()[0])
-        if self.model.k_best > experts:
-            raise ValueError(f"k_best {self.model.k_best} is more than the {experts} experts of a layer")
+        for _, what in inconsistencies(self.model):
+            raise ValueError(what)
+
+
+def inconsistencies(model: GPTModel) -> Iterator[tuple[str, str]]:
+    """What does not fit together although each value by itself is allowed: (field of the model, sentence)."""
+    if model.d_model % model.heads:
+        yield "heads", f"d_model {model.d_model} is not a multiple of heads {model.heads}"
+    experts = math.prod(model.grid)
+    if model.k_best > experts:
+        yield "k_best", f"k_best {model.k_best} is more than the {experts} experts of a layer"
+    if model.layers * experts > EXPERTS_MAX:
+        yield "grid", f"{model.layers} layers of {experts:,} experts are more than the {EXPERTS_MAX:,} that are allowed"
+    if model.vocabulary < BYTE_VALUES:
+        yield "vocabulary", f"vocabulary {model.vocabulary} is less than the {BYTE_VALUES} values of a byte, which the data consist of"
 
 
 class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,20 +14,18 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from agent.errors import CoordinatorError, StorageError
-from agent.manifest import Manifest
+from agent.manifest import TAKES_EFFECT_AT_ONCE, Manifest
 
 log = logging.getLogger(__name__)
 
 PERIOD_S = 30.0
 """How often the coordinator is asked, give or take a quarter."""
 PAUSED: Final = "the organizer paused the experiment"
-_TAKES_EFFECT_AT_ONCE = ("revision", "status", "title", "description", "admission", "bootstrap", "ice_servers")
-"""What a running agent need not be restarted for: it is not used, or only for connections still to come."""
 
 
 def needs_restart(running: Manifest, newest: Manifest) -> list[str]:
     """The parts of the manifest whose change a running agent cannot follow, such as `model`."""
-    names = [name for name in running.__struct_fields__ if name not in _TAKES_EFFECT_AT_ONCE]
+    names = [name for name in running.__struct_fields__ if name not in TAKES_EFFECT_AT_ONCE]
     return [name for name in names if getattr(running, name) != getattr(newest, name)]
 
 

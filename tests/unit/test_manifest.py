@@ -46,11 +46,17 @@ def test_no_altered_byte_is_accepted(data: st.DataObject) -> None:
     ("change", "says"),
     [
         ({"name": "GPT crowd"}, r"\$\.name"),
+        ({"name": "gpt-crowd\n"}, r"\$\.name"),
         ({"revision": 0}, r"\$\.revision"),
         ({"model": {"kind": "gpt", "layers": 0}}, r"\$\.model\.layers"),
         ({"model": {"kind": "lstm"}}, "lstm"),
         ({"model": {"kind": "gpt", "heads": 7}}, "multiple of heads"),
         ({"model": {"kind": "gpt", "grid": [2], "k_best": 3}}, "k_best 3"),
+        ({"model": {"kind": "gpt", "grid": [256, 256], "layers": 2}}, "65,536"),
+        ({"model": {"kind": "gpt", "vocabulary": 255}}, "values of a byte"),
+        ({"bootstrap": ["ws://host:1/short"]}, r"\$\.bootstrap"),
+        ({"bootstrap": ["http://host:1/" + "a" * 52]}, r"\$\.bootstrap"),
+        ({"bootstrap": ["ws://user@host:1/" + "a" * 52]}, r"\$\.bootstrap"),
         ({"data": {"kind": "url", "url": "http://x"}}, "url"),
         ({"training": {"learning_rate": 1e9}}, "learning_rate"),
         ({"training": {"optimizer_code": "import os"}}, "optimizer_code"),
@@ -61,6 +67,11 @@ def test_a_bad_value_is_named(change: dict[str, object], says: str) -> None:
     body = {**msgspec.to_builtins(MANIFEST), **change}
     with pytest.raises(ManifestRejected, match=says):
         decode(msgspec.json.encode(body))
+
+
+def test_the_number_of_experts_at_its_limit() -> None:
+    at_limit = msgspec.structs.replace(MANIFEST, model=GPTModel(grid=(256, 256), layers=1))
+    assert decode(msgspec.json.encode(at_limit)) == at_limit
 
 
 @given(st.binary(max_size=300))

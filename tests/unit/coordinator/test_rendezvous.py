@@ -65,10 +65,10 @@ def test_an_address_of_a_peer_that_is_gone_is_deleted(experiment: Experiment, bo
 
 
 def test_the_organizers_addresses_come_first_and_none_comes_twice(bob: Agent) -> None:
-    address = f"ws://h:1/{bob.peer}"
-    experiment = publish(msgspec.structs.replace(SMALL, bootstrap=("ws://first:1/x", address))).experiment
+    address, first = f"ws://h:1/{bob.peer}", f"ws://first:1/{'f' * 52}"
+    experiment = publish(msgspec.structs.replace(SMALL, bootstrap=(first, address))).experiment
     actions.announce(experiment, bob.peer, address, NOW)
-    assert actions.bootstrap_addresses(experiment, NOW) == ["ws://first:1/x", address]
+    assert actions.bootstrap_addresses(experiment, NOW) == [first, address]
 
 
 @pytest.mark.parametrize(
