@@ -13,6 +13,7 @@ urlpatterns = [
     path("api/v1/", api.urls),
     re_path(r"^api/", nothing_here),
     path("", include("coordinator.accounts.urls")),
+    path("", include("coordinator.experiments.urls")),
     path("", include("coordinator.admission.urls")),
     path("", include("coordinator.leaderboard.urls")),
     path("", include("coordinator.monitoring.urls")),

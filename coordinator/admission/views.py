@@ -14,24 +14,10 @@ from coordinator.admission import actions
 from coordinator.admission.actions import Refused
 from coordinator.admission.forms import AppointForm, AskForm, InviteForm
 from coordinator.admission.models import Invite, Membership, standing
+from coordinator.experiments.access import managed, owned, published
 from coordinator.experiments.models import Experiment, Role
 
 LISTED_MAX = 500
-
-
-def published(name: str) -> Experiment:
-    experiment = Experiment.objects.visible_to().filter(name=name).first()
-    if experiment is None:
-        raise Http404(f"There is no experiment {name!r} here.")
-    return experiment
-
-
-def managed(request: HttpRequest, name: str) -> Experiment:
-    """The experiment, if who asks organizes it; others need not know more than that there is no such page."""
-    experiment = Experiment.objects.managed_by(request.user).filter(name=name).first()
-    if experiment is None:
-        raise Http404(f"There is no experiment {name!r} that you organize.")
-    return experiment
 
 
 # For who wants to take part
@@ -149,7 +135,7 @@ def decide(request: HttpRequest, name: str, public_id: str) -> HttpResponse:
 @require_POST
 def appoint(request: HttpRequest, name: str) -> HttpResponse:
     """Only owners appoint organizers."""
-    experiment = _owned(request, name)
+    experiment = owned(request, name)
     form = AppointForm(request.POST)
     if form.is_valid():
         try:
@@ -165,17 +151,10 @@ def appoint(request: HttpRequest, name: str) -> HttpResponse:
 @for_members
 @require_POST
 def dismiss(request: HttpRequest, name: str, public_id: str) -> HttpResponse:
-    if not actions.dismiss(_owned(request, name), public_id):
+    if not actions.dismiss(owned(request, name), public_id):
         raise Http404("There is no such co-organizer.")
     messages.success(request, "They do not organize this experiment any more.")
     return redirect("people", name)
-
-
-def _owned(request: HttpRequest, name: str) -> Experiment:
-    experiment = Experiment.objects.owned_by(request.user).filter(name=name).first()
-    if experiment is None:
-        raise Http404(f"There is no experiment {name!r} that you own.")
-    return experiment
 
 
 def _people_page(

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
 
-from agent.manifest import Manifest, SignedManifest, decode
+from agent.manifest import MANIFEST_BYTES_MAX, Manifest, SignedManifest, decode
 
 
 class ExperimentQuerySet(models.QuerySet["Experiment"]):
@@ -27,6 +27,10 @@ class ExperimentQuerySet(models.QuerySet["Experiment"]):
         if getattr(user, "is_staff", False):
             return self.all()
         return self.filter(published | Q(Exists(Role.objects.filter(experiment=OuterRef("pk"), user=user))))
+
+    def listed(self) -> ExperimentQuerySet:
+        """What lists show to everybody: published, and not put into the archive."""
+        return self.visible_to().filter(archived_at=None)
 
     def managed_by(self, user: object) -> ExperimentQuerySet:
         """What `user` may change: what they own or co-organize; everything for staff."""
@@ -57,6 +61,10 @@ class Experiment(models.Model):
     title = models.CharField(max_length=120)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.DRAFT)
     created_at = models.DateTimeField(auto_now_add=True)
+    archived_at = models.DateTimeField(null=True, blank=True)
+    """Left out of lists since then. Its pages and records stay where they are."""
+    draft = models.BinaryField(max_length=MANIFEST_BYTES_MAX, null=True)
+    """The manifest's JSON while nothing is published yet: validated, and signed by nobody."""
 
     objects = ExperimentQuerySet.as_manager()
 
@@ -81,6 +89,13 @@ class Experiment(models.Model):
         """The newest manifest. Only for experiments that are not drafts."""
         assert self.revision is not None, "a published experiment has a revision"
         return self.revision.manifest
+
+    @property
+    def planned(self) -> Manifest | None:
+        """What its organizers see: the newest manifest, or the draft of the first; None for a draft without content."""
+        if self.revision is not None:
+            return self.revision.manifest
+        return decode(bytes(self.draft)) if self.draft else None
 
 
 class Role(models.Model):
@@ -107,11 +122,13 @@ class ManifestRevision(models.Model):
 
     experiment = models.ForeignKey(Experiment, on_delete=models.CASCADE, related_name="revisions")
     revision = models.PositiveIntegerField()
-    payload = models.BinaryField(max_length=65_536)
+    payload = models.BinaryField(max_length=MANIFEST_BYTES_MAX)
     """The manifest's JSON, exactly as signed."""
     signature = models.BinaryField(max_length=64)
     key = models.CharField(max_length=52)
     created_at = models.DateTimeField(auto_now_add=True)
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
+    """None: published at the machine itself, or by somebody whose account is deleted."""
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["experiment", "revision"], name="revision_once")]

@@ -7,6 +7,7 @@ import "./styles/tables.css";
 import "./styles/comb.css";
 import "./styles/account.css";
 import "./styles/board.css";
+import "./styles/organize.css";
 import "./styles/narrow.css";
 
 import "./elements/copy-command";
@@ -17,3 +18,4 @@ import "./elements/expert-comb";
 import "./elements/peer-table";
 import "./elements/event-log";
 import "./elements/fresh-page";
+import "./elements/size-estimate";
