@@ -21,7 +21,7 @@ LISTED_MAX = 50
 def home(request: HttpRequest) -> HttpResponse:
     """Every published experiment, with its figures now."""
     now = time.time()
-    experiments = Experiment.objects.visible_to()[:LISTED_MAX]
+    experiments = Experiment.objects.listed()[:LISTED_MAX]
     shelf = [{"experiment": e, "manifest": e.manifest, "summary": queries.summary(e, now)} for e in experiments]
     return render(request, "dashboard/home.html", {"shelf": shelf})
 

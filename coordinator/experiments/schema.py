@@ -17,6 +17,7 @@ import msgspec
 from msgspec import inspect as shape
 
 from agent.manifest import Manifest, inconsistencies
+from coordinator.experiments import words
 
 SET_ELSEWHERE = frozenset({"format", "revision", "status"})
 """Not for a form: the site counts revisions, and a status has buttons of its own."""
@@ -74,10 +75,10 @@ def _line(number: int, line: str, item: Any) -> Any:
     try:
         if not (isinstance(item, type) and issubclass(item, msgspec.Struct)):
             return _convert(line, item)
-        fields, words = msgspec.structs.fields(item), line.split()
-        if len(words) > len(fields):
-            raise Unreadable(f"At most {len(fields)} words: {', '.join(f.name for f in fields)}.")
-        return {f.name: _convert(word, f.type) for f, word in zip(fields, words, strict=False)}
+        fields, parts = msgspec.structs.fields(item), line.split()
+        if len(parts) > len(fields):
+            raise Unreadable(f"At most {len(fields)} parts: {', '.join(f.name for f in fields)}.")
+        return {f.name: _convert(word, f.type) for f, word in zip(fields, parts, strict=False)}
     except Unreadable as e:
         raise Unreadable(f"Line {number}: {e}") from None
 
@@ -160,13 +161,13 @@ def _leaves(struct: Any, where: tuple[str, ...], prefix: str, variant: tuple[str
             yield from _leaves(each.type, place, f"{path}.", variant)
         elif kinds:
             names = tuple(str(k.__struct_config__.tag) for k in kinds)
-            words = f"{struct.__name__}.{each.name}"
+            called = f"{struct.__name__}.{each.name}"
             kind_type: Any = Literal[names]
             kind_path, tag_field = f"{path}.kind", str(kinds[0].__struct_config__.tag_field)
             yield Leaf(
                 path=kind_path,
                 where=(*place, tag_field),
-                words=words,
+                words=called,
                 type=kind_type,
                 info=shape.type_info(kind_type),
                 variant=variant,
@@ -241,7 +242,14 @@ def _check_together(tree: dict[str, Any], reading: Reading) -> None:
         return
     for name, what in inconsistencies(model):
         found = next(each.path for each in leaves() if each.where == ("model", name))
-        reading.errors.setdefault(found, []).append(f"{what[0].upper()}{what[1:]}.")
+        reading.errors.setdefault(found, []).append(_in_words(what))
+
+
+def _in_words(what: str) -> str:
+    """With the model's fields called as the form calls them."""
+    labels = {each.where[-1]: words.label(each.words).lower() for each in leaves() if each.where[0] == "model"}
+    text = re.sub(r"[a-z_]+", lambda match: labels.get(match[0], match[0]), what)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _untagged() -> Iterator[tuple[str, Any]]:

@@ -35,7 +35,7 @@ _PEER = re.compile(r"[a-z2-7]{52}")
 def leaderboard(request: HttpRequest, name: str | None = None) -> HttpResponse:
     """A board, of one experiment or overall; `window`, `by`, `page`, and `me`: the beginning of a peer's id to pin."""
     now = time.time()
-    experiments = list(Experiment.objects.visible_to()[:EXPERIMENTS_LISTED_MAX])
+    experiments = list(Experiment.objects.listed()[:EXPERIMENTS_LISTED_MAX])
     experiment = _experiment(name) if name is not None else None
     window = _choice(request, "window", [w.value for w in Window], Window.DAY.value)
     by = _choice(request, "by", KINDS, "tokens")

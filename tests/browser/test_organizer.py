@@ -30,7 +30,7 @@ async def test_from_a_preset_to_a_second_revision(site: Site, page: Page, compla
     await expect(page.get_by_role("alert")).to_contain_text("2 things to mend")
     await expect(page.locator(".form-cell", has=page.get_by_label("Short name"))).to_contain_text("Small letters, digits")
     await expect(page.locator(".form-cell", has=page.get_by_label("Attention heads"))).to_contain_text(
-        "not a multiple of heads 5"
+        "Width 32 is not a multiple of attention heads 5"
     )
     await expect(page.get_by_label("Grid of experts in each layer")).to_have_value("8 x 8")
     complaints.found[:] = [c for c in complaints.found if "400" not in c]

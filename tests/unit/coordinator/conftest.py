@@ -8,15 +8,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from django.test import Client
 
 from agent.identity import Identity
 from agent.manifest import GPTModel, Manifest
 from agent.reports import HELLO_PURPOSE, Event, Hello, HostedExpert, Report
+from coordinator.accounts.models import User
 from coordinator.experiments.actions import publish
 from coordinator.experiments.models import Experiment
 from coordinator.hello import header
 
 NOW = 1_800_000_000.0
+PASSWORD = "correct horse battery"
 SMALL = Manifest(
     name="gpt-crowd", revision=1, title="GPT of the crowd", description="It learns.", model=GPTModel(grid=(2, 2), layers=1)
 )
@@ -79,6 +82,38 @@ def state_dir(tmp_path: Path, settings: object) -> Iterator[Path]:
 def experiment(db: None) -> Experiment:
     """A published experiment of four experts."""
     return publish(SMALL).experiment
+
+
+def account(name: str, **fields: object) -> User:
+    """An account with a confirmed address, called after its owner."""
+    email = f"{name.lower()}@example.org"
+    user = User.objects.create_user(email, PASSWORD, display_name=name, **fields)
+    user.emailaddress_set.create(email=email, verified=True, primary=True)
+    return user
+
+
+def signed_in(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def organizer(db: None) -> User:
+    """Alice's account."""
+    return account("Alice")
+
+
+@pytest.fixture
+def volunteer(db: None) -> User:
+    """Bob's account."""
+    return account("Bob")
+
+
+@pytest.fixture
+def stranger(db: None) -> User:
+    """Charlie's account."""
+    return account("Charlie")
 
 
 @pytest.fixture
