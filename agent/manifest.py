@@ -154,7 +154,10 @@ def inconsistencies(model: GPTModel) -> Iterator[tuple[str, str]]:
     if model.layers * experts > EXPERTS_MAX:
         yield "grid", f"{model.layers} layers of {experts:,} experts are more than the {EXPERTS_MAX:,} that are allowed"
     if model.vocabulary < BYTE_VALUES:
-        yield "vocabulary", f"vocabulary {model.vocabulary} is less than the {BYTE_VALUES} values of a byte, which the data consist of"
+        yield (
+            "vocabulary",
+            f"vocabulary {model.vocabulary} is less than the {BYTE_VALUES} values of a byte, which the data consist of",
+        )
 
 
 class SignedManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

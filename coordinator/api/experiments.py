@@ -62,7 +62,7 @@ class Bootstrap(Schema):
 @router.get("/experiments", response=list[ExperimentBrief], tags=["experiments"])
 def list_experiments(request: HttpRequest, response: HttpResponse, limit: Limit = 100, offset: Offset = 0) -> object:
     """Published experiments, oldest first."""
-    return page(request, response, Experiment.objects.visible_to()[offset : offset + limit + 1], limit, offset)
+    return page(request, response, Experiment.objects.listed()[offset : offset + limit + 1], limit, offset)
 
 
 @router.get("/experiments/{name}", response={200: ExperimentOut, 404: Detail}, tags=["experiments"])

@@ -93,7 +93,7 @@ def set_status(experiment: Experiment, status: str, by: User) -> ManifestRevisio
 
 def _append(experiment: Experiment, manifest: Manifest, identity: Identity, *, author: User | None) -> ManifestRevision:
     experiment = Experiment.objects.select_for_update().get(pk=experiment.pk)
-    newest = experiment.revision
+    newest = experiment.revisions.order_by("-revision").first()  # not the property, which would remember it
     manifest = msgspec.structs.replace(manifest, revision=newest.revision + 1 if newest else 1)
     if newest and same_content(newest.manifest, manifest) and newest.key == str(identity.peer_id):
         return newest
@@ -108,7 +108,8 @@ def _append(experiment: Experiment, manifest: Manifest, identity: Identity, *, a
         key=signed.key,
         author=author,
     )
-    Experiment.objects.filter(pk=experiment.pk).update(title=manifest.title, status=manifest.status, draft=None)
+    experiment.title, experiment.status, experiment.draft = manifest.title, manifest.status, None
+    experiment.save(update_fields=["title", "status", "draft"])
     return revision
 
 
