@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ def history(experiment: Experiment, limit: int = 50, before: int | None = None) 
     if before is not None:
         rows = rows.filter(revision__lt=before)
     found = list(rows[: limit + 1])
-    pairs = zip(found, [*found[1:], None], strict=True)
+    pairs = itertools.zip_longest(found, found[1:])
     steps = [Step(revision=r, changes=_between(former, r.manifest)) for r, former in pairs]
     return steps[:limit]
 

@@ -205,6 +205,11 @@ def test_another_ones_draft_cannot_be_cloned(organizer: User, stranger: User) ->
     assert signed_in(organizer).get("/organize/new/?clone=bees").status_code == 200
 
 
+def test_a_draft_has_no_revisions_yet(alice_browser: Client, organizer: User) -> None:
+    actions.create(BEES, organizer)
+    assert "Nothing is published yet" in html(alice_browser.get("/experiments/bees/revisions/"))
+
+
 # The estimate
 
 
