@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from channels.routing import ProtocolTypeRouter, URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator
 from django.core.asgi import get_asgi_application
 from django.urls import re_path
 
@@ -13,7 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
 http = get_asgi_application()
 
 from coordinator.rendezvous.consumers import RendezvousConsumer  # noqa: E402  after the app registry is ready
-from coordinator.sockets import NoSuchSocket  # noqa: E402
+from coordinator.sockets import NoSuchSocket, OwnOrigin  # noqa: E402
 from coordinator.telemetry.consumers import TelemetryConsumer  # noqa: E402
 from coordinator.telemetry.live import LiveConsumer  # noqa: E402
 
@@ -23,7 +22,7 @@ websocket = URLRouter(
     [
         re_path(rf"^ws/rendezvous/{NAME}/$", RendezvousConsumer.as_asgi()),
         re_path(rf"^ws/telemetry/{NAME}/$", TelemetryConsumer.as_asgi()),
-        re_path(rf"^ws/live/{NAME}/$", AllowedHostsOriginValidator(LiveConsumer.as_asgi())),
+        re_path(rf"^ws/live/{NAME}/$", OwnOrigin(LiveConsumer.as_asgi())),
         re_path(r"", NoSuchSocket.as_asgi()),
     ]
 )

@@ -8,11 +8,13 @@ real ones, and serves HTTP and WebSockets until SIGTERM or SIGINT. Exit codes ar
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from agent.errors import AddressInUse, ConfigError, HiveError, StorageError
@@ -21,6 +23,8 @@ from coordinator import state
 
 SHUTDOWN_S = 3
 BACKLOG = 512
+START_LOCK = 0x48697665
+"""Number of PostgreSQL's advisory lock for what only one process may do at a time when it starts."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -95,17 +99,34 @@ def _prepare(options: argparse.Namespace, listener: socket.socket) -> None:
         from coordinator.rendezvous.models import WaitingPeer
         from coordinator.telemetry.membership import start_run
 
-        call_command("migrate", verbosity=0, interactive=False)
-        if not options.no_seed:
-            seed(GPT_CROWD)
-        WaitingPeer.objects.filter(channel__contains="inmemory!").delete()
-        start_run(time.time())
+        with _alone():
+            call_command("migrate", verbosity=0, interactive=False)
+            if not options.no_seed:
+                seed(GPT_CROWD)
+            WaitingPeer.objects.filter(channel__contains="inmemory!").delete()
+            start_run(time.time())
     except ImproperlyConfigured as e:
         raise ConfigError(str(e)) from e
     except OperationalError as e:
         raise StorageError(f"the database cannot be used: {e}. Check HIVE_STATE_DIR or DATABASE_URL.") from e
     except DatabaseError as e:
         raise StorageError(f"the database is damaged or not ours: {e}. Move it away to start afresh.") from e
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Of several web processes that start at once, one after the other. PostgreSQL only: SQLite has one web process."""
+    from django.db import connection
+
+    if connection.vendor != "postgresql":
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [START_LOCK])
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [START_LOCK])
 
 
 def _allow_hosts(host: str) -> None:

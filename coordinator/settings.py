@@ -141,6 +141,8 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 0 if EMBEDDED else 4
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_TIME_LIMIT = 300
 CELERY_TIMEZONE = "UTC"
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BEAT_SCHEDULE_FILENAME = str(STATE_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "seconds": {"task": "telemetry.roll_up_seconds", "schedule": 1.0, "options": {"expires": 5}},
     "minutes": {"task": "telemetry.roll_up_minutes", "schedule": 5.0, "options": {"expires": 15}},
@@ -233,6 +235,8 @@ if not 1 <= CERTIFICATE_DAYS <= 365:
     raise ImproperlyConfigured(f"HIVE_CERTIFICATE_DAYS must be from 1 to 365, not {CERTIFICATE_DAYS}")
 
 vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+if vars().get("EMAIL_FILE_PATH"):
+    EMAIL_FILE_PATH = "/" + vars()["EMAIL_FILE_PATH"].lstrip("/")  # the parser drops the first slash of filemail:///path
 EMAIL_TIMEOUT = 20
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("HIVE_MAIL_FROM", default="Hive <hive@localhost>")
 MAIL_DELIVERY_BACKEND = vars()["EMAIL_BACKEND"]

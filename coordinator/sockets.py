@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import time
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from channels.consumer import AsyncConsumer
 from channels.db import database_sync_to_async
 from channels.exceptions import StopConsumer
+from django.conf import settings
+from django.http.request import validate_host
 
 from agent.admission import Certificate
 from agent.errors import AdmissionRejected
@@ -137,11 +140,40 @@ class AgentSocket(AsyncConsumer):
 class NoSuchSocket(AsyncConsumer):
     """For every address that has no WebSocket."""
 
+    status: ClassVar[int] = 404
+    detail: ClassVar[str] = "there is no WebSocket at this address"
+
     async def websocket_connect(self, _: dict[str, Any]) -> None:
-        await deny(self, 404, "there is no WebSocket at this address")
+        await deny(self, self.status, self.detail)
 
     async def websocket_disconnect(self, _: dict[str, Any]) -> None:
         raise StopConsumer
+
+
+class OwnOrigin:
+    """Before a WebSocket for browsers: a page has to be ours. A program sends no Origin and may listen: no cookie counts here."""
+
+    def __init__(self, application: Any) -> None:
+        self._application = application
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        origins = [value for name, value in scope["headers"] if name == b"origin"]
+        allowed = all(map(self._is_ours, origins))
+        await (self._application if allowed else ForeignPage.as_asgi())(scope, receive, send)
+
+    @staticmethod
+    def _is_ours(origin: bytes) -> bool:
+        try:
+            host = urlsplit(origin.decode("ascii")).hostname or ""
+        except ValueError:  # UnicodeDecodeError is one
+            return False
+        return validate_host(f"[{host}]" if ":" in host else host, settings.ALLOWED_HOSTS)
+
+
+class ForeignPage(NoSuchSocket):
+    """For a page of another site."""
+
+    status, detail = 403, "pages of other sites may not open this"
 
 
 async def deny(consumer: AsyncConsumer, status: int, detail: str) -> None:

@@ -29,7 +29,7 @@ Experiments, what is observed of them, and who did the work.
 * **Tokens**: `Authorization: Bearer hive_…`, made on the account's page, each with scopes. Only the account's own routes,
   admission and the operator's overview need one.
 """
-WHERE_PARTS_MAX, ERRORS_MAX = 6, 20
+ERRORS_MAX = 20
 
 
 class HiveAPI(NinjaAPI):

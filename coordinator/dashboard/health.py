@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from django.db import DatabaseError
+from django.db import Error as DatabaseProblem
 from django.http import HttpRequest, JsonResponse
 
 from coordinator.telemetry.models import CoordinatorRun
@@ -22,7 +22,7 @@ def ready(request: HttpRequest) -> JsonResponse:
     problems = {}
     try:
         run = CoordinatorRun.objects.order_by("-beat_at").first()
-    except DatabaseError as e:
+    except DatabaseProblem as e:
         problems["database"] = str(e)[:200]
     else:
         if run is None or time.time() - run.beat_at > BEAT_LATE_S:

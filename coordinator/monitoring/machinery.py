@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from amqp.exceptions import AMQPError
 from celery.exceptions import CeleryError
 from kombu.exceptions import KombuError, OperationalError
+from redis.exceptions import RedisError
 
 from coordinator.celery import app
 from coordinator.leaderboard.ledger import CURSOR
@@ -17,6 +19,7 @@ from coordinator.telemetry.models import CoordinatorRun, RollUpCursor
 NAMES = {"seconds": "1-second points", "1-60": "1-minute points", "60-3600": "1-hour points", CURSOR: "contributions"}
 PERIODS_S = {"1-second points": 1.0, "1-minute points": 5.0, "1-hour points": 60.0, "contributions": 10.0, "heartbeat": 3.0}
 CONNECT_S = 2
+BROKER_ERRORS = (OSError, OperationalError, KombuError, CeleryError, AMQPError, RedisError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,6 @@ def queue_length() -> int | None:
             link.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_S)
             with link.channel() as channel:
                 queue = app.amqp.queues[app.conf.task_default_queue](channel)
-                queue.declare()
-                return int(queue.queue_declare(passive=True).message_count)
-    except (OSError, OperationalError, KombuError, CeleryError):
+                return int(queue.queue_declare().message_count)  # declaring it again changes nothing; Redis has no passive way
+    except BROKER_ERRORS:
         return None

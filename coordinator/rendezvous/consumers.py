@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from channels.db import database_sync_to_async
 from channels.exceptions import ChannelFull
-from django.db import DatabaseError
+from django.db import Error as DatabaseProblem
 from msgspec import Meta
 
 from agent.reports import PeerText
@@ -129,7 +129,7 @@ class RendezvousConsumer(AgentSocket):
                 await self._tell()
             except TimeoutError:
                 pass
-            except DatabaseError:
+            except DatabaseProblem:
                 log.exception("could not read who waits in %s", self.experiment.name)
             if time.monotonic() - renewed >= actions.RENEW_S:
                 renewed = time.monotonic()
@@ -139,7 +139,7 @@ class RendezvousConsumer(AgentSocket):
         try:
             renew = database_sync_to_async(actions.renew)
             await renew(self.experiment, self.hello.peer, self.channel_name, time.time())
-        except DatabaseError:
+        except DatabaseProblem:
             log.exception("could not renew a waiting peer of %s", self.experiment.name)
 
     async def _tell(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from channels.db import database_sync_to_async
-from django.db import DatabaseError
+from django.db import Error as DatabaseProblem
 
 from agent.reports import Item
 
@@ -74,18 +74,21 @@ class Intake:
         while self._buffer:
             await asyncio.sleep(self.config.flush_period_s)
             batch, self._buffer = self._buffer, []
-            stored = await self._try_to_store(batch)
-            self._items -= sum(len(s.items) for s in batch)
-            self._room.set()
-            for submission in batch:
-                submission.settle(stored)
+            stored = False
+            try:
+                stored = await self._try_to_store(batch)
+            finally:  # whatever went wrong: agents hear of it and send again, and the next batch starts a new flusher
+                self._items -= sum(len(s.items) for s in batch)
+                self._room.set()
+                for submission in batch:
+                    submission.settle(stored)
             if stored:
                 await self._changed({s.experiment for s in batch})
 
     async def _try_to_store(self, batch: Sequence[Submission]) -> bool:
         try:
             await database_sync_to_async(self._store)(batch, time.time())
-        except DatabaseError:
+        except DatabaseProblem:  # InterfaceError too, which is no DatabaseError: the connection is gone
             log.exception("could not store %d telemetry batches; their agents will send them again", len(batch))
             return False
         return True

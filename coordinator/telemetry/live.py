@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from channels.consumer import AsyncConsumer
 from channels.db import database_sync_to_async
 from channels.exceptions import StopConsumer
-from django.db import DatabaseError
+from django.db import Error as DatabaseProblem
 
 from coordinator.experiments.models import Experiment
 from coordinator.sockets import TOO_FAST, deny
@@ -91,7 +91,7 @@ class Feed:
             began = time.time()
             try:
                 tick = await database_sync_to_async(build_tick)(self.experiment_id, since - OVERLAP_S, began)
-            except DatabaseError:
+            except DatabaseProblem:
                 log.exception("could not read experiment %d", self.experiment_id)
             else:
                 since = began

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 
 from coordinator.telemetry.intake import Intake, IntakeConfig, Submission
 
@@ -89,3 +89,25 @@ async def test_a_full_buffer_makes_the_next_one_wait() -> None:
         desk.done.clear()
         await desk.done.wait()
     assert desk.settled == [True] * 3
+
+
+class Gone:
+    """A database whose connection is gone, then one that is broken in a way that nobody thought of."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = [InterfaceError("connection already closed"), RuntimeError("no idea")]
+
+    def __call__(self, batch: Sequence[Submission], now: float) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+async def test_whatever_goes_wrong_agents_hear_of_it_and_the_next_batch_is_stored() -> None:
+    desk = Desk()
+    desk.intake = Intake(IntakeConfig(flush_period_s=0.0), Gone(), desk._changed)
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    for stored in (False, False, True):
+        desk.done.clear()
+        await desk.intake.put(desk.submission(2))
+        await desk.done.wait()
+        assert desk.settled.pop() is stored and desk.intake.items == 0

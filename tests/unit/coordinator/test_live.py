@@ -21,6 +21,15 @@ from .test_store import submit
 
 PATH = "/ws/live/gpt-crowd/"
 ORIGIN = [(b"origin", b"http://localhost")]
+FOREIGN = (
+    b"http://evil.example",
+    b"null",
+    b"",
+    b"http://[::1",
+    b"\xff",
+    b"http://localhost.evil.example",
+    b"http://localhost@evil.example",
+)
 
 
 @pytest.mark.django_db
@@ -80,10 +89,13 @@ async def test_who_may_not_watch(experiment: Experiment, draft: Experiment, monk
     for viewer in (
         Viewer("/ws/live/nope/"),
         Viewer("/ws/live/secret/"),
-        Viewer(headers=[(b"origin", b"http://evil.example")]),
-        Viewer(headers=[]),
+        *(Viewer(headers=[(b"origin", origin)]) for origin in FOREIGN),
+        Viewer(headers=[*ORIGIN, (b"origin", FOREIGN[0])]),
     ):
         assert not (await viewer.connect(5))[0]
+    program = Viewer(headers=[])
+    assert (await program.connect(5))[0], "programs have no Origin"
+    await program.disconnect(timeout=5)
     monkeypatch.setattr(live, "VIEWERS_MAX", 0)
     assert not (await Viewer().connect(5))[0]
 
