@@ -257,6 +257,19 @@ def test_a_browser_that_cannot_be_installed_is_said(clone: Clone) -> None:
     assert code == 7 and "could not be installed (E: Unable to locate package chromium.)" in err
 
 
+@needs_root
+def test_services_are_installed_for_the_tests_of_production(clone: Clone) -> None:
+    folder, called = clone.root / "commands", clone.marks / "apt"
+    make = " ".join(f"echo > {folder / name}; /bin/chmod 755 {folder / name};" for name in ("redis-server", "initdb"))
+    clone.command("apt-get", f'echo "$@" >> {called}; [ "$1" = update ] || {{ {make} }}')
+    assert clone.run("test", "tests/unit")[0] == 7 and not called.exists(), "these tests need none"
+    assert "installing redis-server" in clone.run("test", "tests/integration")[2]
+    assert "redis-server" in called.read_text()
+    calls = called.read_text()
+    clone.run("test", "tests/integration")
+    assert called.read_text() == calls, "nothing is missing any more"
+
+
 def test_without_apt_it_says_how_to_get_chromium(clone: Clone) -> None:
     clone.command("true", "")
     assert "set HIVE_CHROMIUM to its path" in clone.run("test")[2]
