@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from agent.admission import WORDS, Rule
+from agent.admission import WORDS, Policy, Rule
 from agent.errors import CoordinatorError, CoordinatorUnreachable, NotAdmitted, StorageError
 from agent.identity import Identity
 from agent.net.account import Account
@@ -41,6 +42,13 @@ class Credentials:
             if self.rule.policy != "open":
                 raise
             log.warning("taking part anonymously: %s", e)
+
+    def follow(self, policy: Policy) -> bool:
+        """The organizer's newest word on who may take part. True if it is another."""
+        if policy == self.rule.policy:
+            return False
+        self.rule = replace(self.rule, policy=policy)
+        return True
 
     async def keep(self, present: Callable[[bytes], None]) -> None:
         """Renew the certificate while it still holds, and `present` each new one, until cancelled."""

@@ -24,7 +24,7 @@ EXPERTS_MAX = 65_536
 BYTE_VALUES = 256
 SIGNING_PURPOSE = "manifest"
 TAKES_EFFECT_AT_ONCE = frozenset({"revision", "status", "title", "description", "admission", "bootstrap", "ice_servers"})
-"""What running agents need not be restarted for: it is not used, or only for connections still to come."""
+"""What running agents need not be restarted for: they follow it within half a minute, or it is for newcomers only."""
 
 Slug = Annotated[str, Meta(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")]
 BootstrapAddress = Annotated[str, Meta(max_length=300, pattern=r"^wss?://[^\s/?#@]{1,230}/[a-z2-7]{52}\Z")]

@@ -171,6 +171,9 @@ class Peer:
 
     def _on_news(self, manifest: Manifest) -> None:
         self._telemetry.event("revision", **news(self._who.manifest, manifest))
+        credentials, network = self._who.credentials, self._parts.network
+        if credentials.follow(manifest.admission) and network is not None:
+            network.judge_by(credentials.rule)
         if self._revisions.finished:
             self.drain()
 

@@ -173,6 +173,11 @@ class PeerConnection:
         while self._serving:
             await asyncio.wait(self._serving.values())
 
+    @property
+    def shown(self) -> bytes:
+        """The certificate that the peer showed in its handshake; empty if none."""
+        return self._handshake.admission
+
     # Link to machines
 
     def _on_message(self, lane: Lane, data: memoryview) -> None:

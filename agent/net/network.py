@@ -12,8 +12,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from agent.admission import Certificate
-from agent.errors import CallTimeout, HiveError, NotReachable, RemoteError
+from agent.admission import Certificate, Rule
+from agent.errors import AdmissionRejected, CallTimeout, HiveError, NotReachable, RemoteError
 from agent.identity import Identity, PeerId
 from agent.net.connection import Handler, PeerConnection, PeerLink, Reply, Request
 from agent.net.dialing import Introducer, NetworkConfig, Signaler, Surroundings
@@ -175,6 +175,15 @@ class Network:
     def present(self, admission: bytes) -> None:
         """Show this certificate in the handshakes to come; open connections stay as they are."""
         self._terms = replace(self._terms, admission=admission)
+
+    def judge_by(self, rule: Rule) -> None:
+        """Admit by this rule from now on, and part from those connected whom it does not admit."""
+        self._config = replace(self._config, rule=rule)
+        for peer, connection in list(self._connections.items()):
+            try:
+                self.admit(peer, connection.shown)
+            except AdmissionRejected as e:
+                self.disconnect(peer, str(e))
 
     # What Introducer and PeerConnection ask for
 

@@ -11,7 +11,10 @@ import msgspec
 from agent.manifest import TAKES_EFFECT_AT_ONCE, Manifest
 from coordinator.experiments import schema, words
 
-Effect = Literal["at once", "after a restart", "starts anew"]
+Effect = Literal["at once", "for newcomers", "after a restart", "starts anew"]
+"""`at once` means within half a minute, when agents have asked for the newest revision."""
+FOR_NEWCOMERS = frozenset({"bootstrap", "ice_servers"})
+"""Agents look at them when they start."""
 SHAPES = frozenset({"d_model", "layers", "heads", "vocabulary", "expert_hidden", "grid", "kind"})
 """Of the model: what has been learned does not fit any more when these change. The seed makes other beginnings, too."""
 
@@ -44,11 +47,13 @@ def changes(before: Manifest | None, after: Manifest) -> list[Change]:
 
 def worst(found: list[Change]) -> Effect | None:
     """The heaviest of their effects."""
-    order: list[Effect] = ["starts anew", "after a restart", "at once"]
+    order: list[Effect] = ["starts anew", "after a restart", "for newcomers", "at once"]
     return next((effect for effect in order if any(c.effect == effect for c in found)), None)
 
 
 def _effect(each: schema.Leaf) -> Effect:
+    if each.where[0] in FOR_NEWCOMERS:
+        return "for newcomers"
     if each.where[0] in TAKES_EFFECT_AT_ONCE:
         return "at once"
     return "starts anew" if each.where[0] == "model" and each.where[-1] in SHAPES else "after a restart"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from agent.manifest import GPTModel, Manifest, PythonStdlib, TextFile, Training
+from agent.manifest import GPTModel, IceServer, Manifest, PythonStdlib, TextFile, Training
 from agent.revisions import needs_restart
 from coordinator.experiments.changes import changes, lines, worst
 
@@ -39,7 +39,8 @@ def test_what_needs_a_restart_is_what_agents_say_does() -> None:
         replace(BASE, training=Training(batch_size=9)),
         replace(BASE, data=TextFile()),
     ):
-        assert bool(needs_restart(BASE, after)) == (worst(changes(BASE, after)) != "at once")
+        assert bool(needs_restart(BASE, after)) == (worst(changes(BASE, after)) in ("after a restart", "starts anew"))
+    assert worst(changes(BASE, replace(BASE, ice_servers=(IceServer(urls="stun:x"),)))) == "for newcomers"
 
 
 def test_another_kind_shows_what_it_brings_and_takes_along() -> None:
