@@ -100,12 +100,12 @@ class Site(Running):
 class Agent(Running):
     """An agent of gpt-crowd, and everything that it recorded since it was started."""
 
-    def __init__(self, directory: Path, url: str, *flags: str) -> None:
+    def __init__(self, directory: Path, url: str, *flags: str, **variables: str) -> None:
         self.home = directory / EXPERIMENT
         self._tail = RecordTail(self.home / "records.jsonl")
         self.items: list[Report | Event] = []
         command = agent_command("join", EXPERIMENT, "--coordinator", url, "--state-dir", str(directory), "--threads", "1")
-        super().__init__(directory.name, [*command, "--no-panel", *flags], directory, {})
+        super().__init__(directory.name, [*command, "--no-panel", *flags], directory, variables)
 
     def read(self) -> list[Report | Event]:
         self.items += self._tail.read()
