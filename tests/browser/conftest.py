@@ -57,8 +57,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Site:
     """A coordinator in a process of its own. It can be killed and started again on the same port and state."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **variables: str) -> None:
         self.directory = directory
+        self.variables = variables
         self.port = 0
         self._process: subprocess.Popen[str] | None = None
 
@@ -70,7 +71,7 @@ class Site:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "coordinator.serve", "--port", str(self.port)],
             cwd=ROOT,
-            env={**os.environ, "HIVE_STATE_DIR": str(self.directory), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "HIVE_STATE_DIR": str(self.directory), "OMP_NUM_THREADS": "1", **self.variables},
             stdout=subprocess.PIPE,
             text=True,
         )
