@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from coordinator.telemetry.models import COUNT_MAX, HostedExpert, Session
 
 STALE_S = 15.0
 """An expert that no report named for this long has no host that we know of."""
+LOAD_S = 10.0
+"""Over how long the load of an expert is averaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +69,25 @@ def _write(claims: dict[tuple[int, str], HostedExpert], now: float) -> None:
     wanted = Q(experiment_id__in={e for e, _ in claims}, uid__in={u for _, u in claims})
     for old in HostedExpert.objects.filter(wanted, hosted=True, seen_at__gt=now - STALE_S):
         claim = claims.get((old.experiment_id, old.uid))
-        if claim is not None and claim.peer != old.peer and claim.epoch < old.epoch:
+        if claim is not None and claim.peer == old.peer:
+            claim.rows_per_s = _load(old, claim)
+        elif claim is not None and claim.epoch < old.epoch:
             del claims[old.experiment_id, old.uid]
     HostedExpert.objects.bulk_create(
         claims.values(),
         update_conflicts=True,
         unique_fields=["experiment", "uid"],
-        update_fields=["peer", "epoch", "version", "rows", "seen_at", "hosted"],
+        update_fields=["peer", "epoch", "version", "rows", "rows_per_s", "seen_at", "hosted"],
     )
+
+
+def _load(old: HostedExpert, new: HostedExpert) -> float | None:
+    """Rows a second, averaged so that what is LOAD_S old counts 1/e. A new session of the host begins anew."""
+    passed_s, rows = new.seen_at - old.seen_at, new.rows - old.rows
+    if passed_s <= 0 or rows < 0:
+        return old.rows_per_s if rows >= 0 else None
+    weight = math.exp(-passed_s / LOAD_S) if old.rows_per_s is not None else 0.0
+    return weight * (old.rows_per_s or 0.0) + (1 - weight) * rows / passed_s
 
 
 def _grids(experiment_id: int) -> list[Grid]:

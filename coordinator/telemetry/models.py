@@ -147,6 +147,8 @@ class HostedExpert(models.Model):
     epoch = models.BigIntegerField()
     version = models.BigIntegerField()
     rows = models.BigIntegerField()
+    rows_per_s = models.FloatField(null=True)
+    """Its load lately; None until its host has reported it twice."""
     seen_at = models.FloatField()
     """When a report last named it."""
     hosted = models.BooleanField(default=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from django.db.models import F, Max, Q, QuerySet, Sum
+from django.db.models import F, Q, QuerySet
 
-from agent.manifest import Manifest
 from coordinator.experiments.models import Experiment
 from coordinator.telemetry import experts as expert_rows
-from coordinator.telemetry import membership, shapes
+from coordinator.telemetry import membership, shapes, summaries
 from coordinator.telemetry.models import Event, HostedExpert, Point, Resolution, Session
 
 PEERS_MAX = 200
@@ -33,43 +33,13 @@ class Cursor:
 
 def present(experiment: Experiment, now: float) -> QuerySet[Session]:
     """The newest session of each peer that reported lately, those that have been here longest first."""
-    return (
-        Session.objects.filter(experiment=experiment, ended_at=None, seen_at__gt=now - membership.SILENT_S, last_sequence__gt=0)
-        .exclude(stage="stopped")
-        .order_by(F("joined_at").asc(nulls_last=True), "pk")
-    )
+    order = F("joined_at").asc(nulls_last=True), "pk"
+    return Session.objects.filter(summaries.here(now), experiment=experiment).order_by(*order)
 
 
 def summary(experiment: Experiment, now: float) -> shapes.Summary:
     """The figures at the head of the page."""
-    here = present(experiment, now).aggregate(rate=Sum("tokens_per_s"))
-    peers = present(experiment, now).values_list("peer", "stage")
-    ever = Session.objects.filter(experiment=experiment).aggregate(
-        tokens=Sum("tokens"),
-        sent=Sum("bytes_p2p_sent"),
-        coordinator=Sum("bytes_coordinator"),
-        reported_at=Max("seen_at", filter=Q(last_sequence__gt=0)),
-    )
-    hosted = HostedExpert.objects.filter(experiment=experiment, hosted=True, seen_at__gt=now - expert_rows.STALE_S)
-    stages = dict(peers)
-    return shapes.Summary(
-        status=experiment.status,
-        peers=len(stages),
-        trainers=sum(stage == "training" for stage in stages.values()),
-        tokens=ever["tokens"] or 0,
-        tokens_per_s=here["rate"] or 0.0,
-        loss=_recent_loss(experiment),
-        loss_validation=_recent_validation(experiment),
-        experts_total=experts_total(experiment.manifest),
-        experts_hosted=hosted.count(),
-        bytes_p2p=ever["sent"] or 0,
-        bytes_coordinator=ever["coordinator"] or 0,
-        reported_at=ever["reported_at"],
-    )
-
-
-def experts_total(manifest: Manifest) -> int:
-    return sum(len(grid) for grid in manifest.model.grids())
+    return summaries.summaries([experiment], now)[experiment.pk]
 
 
 def peers(experiment: Experiment, now: float, *, limit: int = PEERS_MAX, offset: int = 0) -> list[shapes.Peer]:
@@ -99,7 +69,9 @@ def experts(experiment: Experiment, now: float, *, limit: int = EXPERTS_MAX, off
     uids = itertools.chain.from_iterable(experiment.manifest.model.grids())
     wanted = [str(uid) for uid in itertools.islice(uids, offset, offset + limit)]
     known = {row.uid: row for row in HostedExpert.objects.filter(experiment=experiment)[: EXPERTS_MAX * 4]}
-    return [_expert(uid, known.get(uid), now) for uid in wanted]
+    named = present(experiment, now).exclude(experts=[]).order_by().values_list("peer", "experts")
+    copies = Counter(uid for _, uid in {(peer, uid) for peer, uids in named for uid in uids})
+    return [_expert(uid, known.get(uid), copies[uid], now) for uid in wanted]
 
 
 def events(
@@ -187,23 +159,17 @@ def _series(resolution: Resolution, points: Sequence[Point], outages: list[tuple
     )
 
 
-def _recent_loss(experiment: Experiment) -> float | None:
-    """Over the newest ten seconds that have one."""
-    rows = Point.objects.filter(experiment=experiment, resolution=Resolution.SECOND, loss_batches__gt=0)
-    newest = list(rows.order_by("-at").values_list("loss_sum", "loss_batches")[:10])
-    batches = sum(n for _, n in newest)
-    return sum(loss for loss, _ in newest) / batches if batches else None
-
-
-def _recent_validation(experiment: Experiment) -> float | None:
-    rows = Session.objects.filter(experiment=experiment, loss_validation__isnull=False).order_by("-reported_at")
-    return rows.values_list("loss_validation", flat=True).first()
-
-
-def _expert(uid: str, row: HostedExpert | None, now: float) -> shapes.Expert:
+def _expert(uid: str, row: HostedExpert | None, copies: int, now: float) -> shapes.Expert:
     if row is None:
-        return shapes.Expert(uid=uid, peer=None, epoch=None, version=None, rows=None, seen_at=None)
+        return shapes.Expert(uid=uid, peer=None, copies=0, epoch=None, version=None, rows=None, rows_per_s=None, seen_at=None)
     lives = row.hosted and row.seen_at > now - expert_rows.STALE_S
     return shapes.Expert(
-        uid=uid, peer=row.peer if lives else None, epoch=row.epoch, version=row.version, rows=row.rows, seen_at=row.seen_at
+        uid=uid,
+        peer=row.peer if lives else None,
+        copies=max(copies, 1) if lives else copies,
+        epoch=row.epoch,
+        version=row.version,
+        rows=row.rows,
+        rows_per_s=row.rows_per_s if lives else None,
+        seen_at=row.seen_at,
     )

@@ -23,7 +23,7 @@ class Summary(Schema):
     tokens_per_s: float
     """Sum over the peers that are here now."""
     loss: float | None
-    """Mean training loss over the newest minute that has one, nats per token."""
+    """Mean training loss over the ten seconds before the newest one, nats per token."""
     loss_validation: float | None
     """Newest validation loss, nats per token."""
     experts_total: int
@@ -58,9 +58,14 @@ class Expert(Schema):
 
     uid: str
     peer: str | None
+    copies: int
+    """Peers that are here and report to hold it. With one only, what it learned is lost if that one crashes."""
     epoch: int | None
     version: int | None
     rows: int | None
+    """Served since its host's session began, forward and backward."""
+    rows_per_s: float | None
+    """Its load: rows served a second, over about the last ten."""
     seen_at: float | None
     """When a report last named it; None if none ever did."""
 

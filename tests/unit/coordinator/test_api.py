@@ -138,7 +138,7 @@ def test_experts(client: Client, experiment: Experiment, bob: Agent, now: float)
     body = get(client, "/gpt-crowd/experts")
     assert [e["uid"] for e in body] == ["ffn0.0.0", "ffn0.0.1", "ffn0.1.0", "ffn0.1.1"]
     assert body[2] | {"seen_at": 0} == {
-        "uid": "ffn0.1.0", "peer": bob.peer, "epoch": 2, "version": 9, "rows": 64, "seen_at": 0
+        "uid": "ffn0.1.0", "peer": bob.peer, "copies": 1, "epoch": 2, "version": 9, "rows": 64, "rows_per_s": None, "seen_at": 0
     }  # fmt: skip
     assert body[0] == {"uid": "ffn0.0.0", "peer": None, "epoch": None, "version": None, "rows": None, "seen_at": None}
     assert [e["uid"] for e in get(client, "/gpt-crowd/experts?limit=1&offset=3")] == ["ffn0.1.1"]

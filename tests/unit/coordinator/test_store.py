@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
@@ -173,3 +175,24 @@ def test_events_of_agents_are_kept_with_their_time(experiment: Experiment, bob: 
         bob.peer,
         {"uid": "ffn0.0.1", "epoch": 2},
     )
+
+
+def test_an_experts_load_is_what_it_served_lately(experiment: Experiment, bob: Agent, charlie: Agent) -> None:
+    def load() -> float | None:
+        return queries.experts(experiment, NOW + 20)[0].rows_per_s
+
+    submit(experiment, bob, report(1, experts=hosts("ffn0.0.0", rows=1000)), at=NOW + 10)
+    assert load() is None  # one report tells no rate
+    submit(experiment, bob, report(2, experts=hosts("ffn0.0.0", rows=1100)), at=NOW + 12)
+    assert load() == 50
+    submit(experiment, bob, report(3, experts=hosts("ffn0.0.0", rows=1100)), at=NOW + 13)
+    assert load() == pytest.approx(50 * math.exp(-0.1))  # idle for a second
+    submit(experiment, charlie, report(1, experts=hosts("ffn0.0.0", epoch=2, rows=7)), at=NOW + 14)
+    assert load() is None
+
+
+def test_copies_of_an_expert_are_the_peers_here_that_hold_it(experiment: Experiment, bob: Agent, charlie: Agent) -> None:
+    submit(experiment, bob, report(1, experts=hosts("ffn0.0.0", "ffn0.0.1")))
+    submit(experiment, charlie, report(1, experts=hosts("ffn0.0.0", epoch=2)))
+    assert [e.copies for e in queries.experts(experiment, NOW)] == [2, 1, 0, 0]
+    assert [e.copies for e in queries.experts(experiment, NOW + 60)] == [0, 0, 0, 0]
