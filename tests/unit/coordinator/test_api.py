@@ -140,7 +140,16 @@ def test_experts(client: Client, experiment: Experiment, bob: Agent, now: float)
     assert body[2] | {"seen_at": 0} == {
         "uid": "ffn0.1.0", "peer": bob.peer, "copies": 1, "epoch": 2, "version": 9, "rows": 64, "rows_per_s": None, "seen_at": 0
     }  # fmt: skip
-    assert body[0] == {"uid": "ffn0.0.0", "peer": None, "epoch": None, "version": None, "rows": None, "seen_at": None}
+    assert body[0] == {
+        "uid": "ffn0.0.0",
+        "peer": None,
+        "copies": 0,
+        "epoch": None,
+        "version": None,
+        "rows": None,
+        "rows_per_s": None,
+        "seen_at": None,
+    }
     assert [e["uid"] for e in get(client, "/gpt-crowd/experts?limit=1&offset=3")] == ["ffn0.1.1"]
     get(client, "/gpt-crowd/experts?limit=4097", 422)
 
