@@ -124,7 +124,10 @@ def get_connections(
     name: Name,
     limit: Annotated[int, Query(ge=1, le=2000)] = 2000,
     offset: Offset = 0,
+    among: Annotated[
+        int, Query(ge=1, le=1000, description="only between so many peers, those that have been here longest")
+    ] = 1000,
 ) -> object:
     """Connections between the peers that are here now, at most 2,000 of them."""
-    found = queries.connections(find(name), time.time())
+    found = queries.connections(find(name), time.time(), among=among)
     return page(request, response, found[offset : offset + limit + 1], limit, offset)

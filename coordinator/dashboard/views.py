@@ -10,20 +10,28 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from coordinator.dashboard import comb
 from coordinator.dashboard.describe import facts
 from coordinator.experiments.models import Experiment
-from coordinator.telemetry import queries
+from coordinator.monitoring import overview
+from coordinator.telemetry import queries, summaries
 
 LISTED_MAX = 50
+ROOM = ((3, "few"), (8, "some"))
+"""How much room the peers' table is given, by how many are here. Decided once, so that nothing moves when they come and go."""
+PEERS_DRAWN, EXPERTS_DRAWN, EVENTS_DRAWN, SAMPLES_DRAWN = 50, 256, 30, 12
+"""What the server draws of each list; the live stream and the API have the rest."""
 
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
     """Every published experiment, with its figures now."""
     now = time.time()
-    experiments = Experiment.objects.listed()[:LISTED_MAX]
-    shelf = [{"experiment": e, "manifest": e.manifest, "summary": queries.summary(e, now)} for e in experiments]
-    return render(request, "dashboard/home.html", {"shelf": shelf})
+    experiments = list(Experiment.objects.listed()[:LISTED_MAX])
+    summaries.with_manifests(experiments)
+    figures = summaries.summaries(experiments, now)
+    shelf = [{"experiment": e, "manifest": e.manifest, "summary": figures[e.pk]} for e in experiments]
+    return render(request, "dashboard/home.html", {"shelf": shelf, "now": now})
 
 
 @require_safe
@@ -33,24 +41,35 @@ def experiment(request: HttpRequest, name: str) -> HttpResponse:
     if found is None:
         raise Http404(f"There is no experiment {name!r} here.")
     now = time.time()
+    summary = queries.summary(found, now)
+    experts = queries.experts(found, now)
+    health = overview.of_experiment(found, now)
     context = {
         "experiment": found,
         "manifest": found.manifest,
         "revision": found.revision,
         "facts": facts(found.manifest),
-        "join": join_command(request, found),
+        "join": join_words(request, found),
         "now": now,
-        "summary": queries.summary(found, now),
-        "peers": queries.peers(found, now),
-        "events": queries.events(found, limit=30),
+        "summary": summary,
+        "peers": queries.peers(found, now, limit=PEERS_DRAWN),
+        "room": next((room for most, room in ROOM if summary.peers <= most), "many"),
+        "experts": experts[:EXPERTS_DRAWN],
+        "experts_further": len(experts) - len(experts[:EXPERTS_DRAWN]),
+        "combs": comb.layers(experts, now),
+        "hexagon": comb.HEXAGON,
+        "events": queries.events(found, limit=EVENTS_DRAWN),
+        "samples": queries.events(found, limit=SAMPLES_DRAWN, names=["sample"]),
+        "problems": health["problems"],
+        "examined_at": health["examination"].at if health["examination"] else None,
     }
     return render(request, "dashboard/experiment.html", context)
 
 
-def join_command(request: HttpRequest, experiment: Experiment) -> str:
-    """What a volunteer types."""
+def join_words(request: HttpRequest, experiment: Experiment) -> list[str]:
+    """What a volunteer types, in parts that belong together on a line."""
     origin = settings.SITE_URL or f"{request.scheme}://{request.get_host()}"
-    return shlex.join(["hive-agent", "--experiment", experiment.name, "--coordinator", origin])
+    return ["hive-agent", shlex.join(["--experiment", experiment.name]), shlex.join(["--coordinator", origin])]
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

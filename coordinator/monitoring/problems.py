@@ -68,6 +68,8 @@ def of_experiment(
 ) -> Iterator[Problem]:
     """One experiment's."""
     where = experiment.name
+    if examination is None and now - experiment.created_at.timestamp() < STALE_S:
+        return  # it is new
     if examination is None or now - examination.at > STALE_S:
         yield Problem(
             severity="bad",

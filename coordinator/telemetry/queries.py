@@ -19,6 +19,8 @@ EXPERTS_MAX = 4096
 EVENTS_MAX = 200
 POINTS_MAX = 5000
 CONNECTIONS_MAX = 2000
+CONNECTED_MAX = 1000
+"""Peers whose connections are looked at."""
 QUIET_EVENTS = ("averaged", "connected", "disconnected")
 """Too frequent for a log that people read."""
 
@@ -97,10 +99,10 @@ def events(
     ]
 
 
-def connections(experiment: Experiment, now: float) -> list[shapes.Connection]:
-    """Connections between peers that are here now, each once; `relayed` if either end says so."""
+def connections(experiment: Experiment, now: float, *, among: int = CONNECTED_MAX) -> list[shapes.Connection]:
+    """Connections between the `among` peers that have been here longest, each once; `relayed` if either end says so."""
     found: dict[tuple[str, str], shapes.Connection] = {}
-    rows = list(present(experiment, now).values_list("peer", "connections")[: PEERS_MAX * 5])
+    rows = list(present(experiment, now).values_list("peer", "connections")[: min(among, CONNECTED_MAX)])
     here = {peer for peer, _ in rows}
     for peer, reported in rows:
         for c in reported:
@@ -132,7 +134,7 @@ def series(
     until: float | None = None,
 ) -> shapes.Series:
     """The newest POINTS_MAX points after `since` and before `until`, by default in the finest resolution that shows all of it."""
-    chosen = resolution or best_resolution(experiment, since, now)
+    chosen = resolution or best_resolution(experiment, since, now if until is None else min(until, now))
     rows = Point.objects.filter(experiment=experiment, resolution=chosen, at__gte=since)
     if until is not None:
         rows = rows.filter(at__lt=until)

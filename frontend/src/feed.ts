@@ -1,7 +1,7 @@
 /** The page's source of truth: the live stream of one experiment, and what elements need from the API. */
 
 import { Palette } from "./palette";
-import type { HiveEvent, Series, Tick } from "./types";
+import type { Connection, Health, HiveEvent, Series, Tick } from "./types";
 
 export type Link = "connecting" | "live" | "lost";
 
@@ -10,6 +10,7 @@ const RETRY_MAX_MS = 10_000;
 const SILENT_MS = 8_000;
 /** The server ticks at least every few seconds; after this the link counts as lost. */
 const EVENTS_MAX = 400;
+const SAMPLES_MAX = 30;
 
 export class Feed extends EventTarget {
   link: Link = "connecting";
@@ -47,13 +48,22 @@ export class Feed extends EventTarget {
     socket?.close();
   }
 
-  async series(since: number): Promise<Series> {
-    return (await this.get(`series?since=${Math.max(0, Math.floor(since))}`)) as Series;
+  async series(since: number, until?: number): Promise<Series> {
+    const end = until === undefined ? "" : `&until=${Math.ceil(until)}`;
+    return (await this.get(`series?since=${Math.max(0, Math.floor(since))}${end}`)) as Series;
+  }
+
+  async connections(among: number): Promise<Connection[]> {
+    return (await this.get(`connections?among=${among}`)) as Connection[];
+  }
+
+  async health(): Promise<Health> {
+    return (await this.get("health")) as Health;
   }
 
   async loadEvents(): Promise<void> {
-    const [log, marks] = await Promise.all([this.get("events?limit=100"), this.get("events?limit=200&only=joined&only=left")]);
-    this.takeEvents([...(log as HiveEvent[]), ...(marks as HiveEvent[])]);
+    const wanted = ["events?limit=100", "events?limit=200&only=joined&only=left", "events?limit=20&only=sample"];
+    this.takeEvents(((await Promise.all(wanted.map((path) => this.get(path)))) as HiveEvent[][]).flat());
     this.dispatchEvent(new Event("events"));
   }
 
@@ -82,9 +92,16 @@ export class Feed extends EventTarget {
 
   private takeEvents(events: HiveEvent[]): void {
     for (const event of events) this.events.set(event.id, event);
-    if (this.events.size > EVENTS_MAX) {
-      for (const old of this.eventList.slice(EVENTS_MAX)) this.events.delete(old.id);
-    }
+    this.forget((e) => e.name !== "sample", EVENTS_MAX);
+    this.forget((e) => e.name === "sample", SAMPLES_MAX);
+  }
+
+  /** Of the events of a kind only the newest are kept; samples are rare, and do not go because much else happens. */
+  private forget(of: (event: HiveEvent) => boolean, most: number): void {
+    const kept = [...this.events.values()].filter(of);
+    if (kept.length <= most) return;
+    kept.sort((a, b) => b.at - a.at || b.id - a.id);
+    for (const old of kept.slice(most)) this.events.delete(old.id);
   }
 
   private setLink(link: Link): void {

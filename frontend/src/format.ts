@@ -73,6 +73,13 @@ export function moment(at: number): string {
   return new Date(at * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "long" });
 }
 
+/** Unix seconds → "14:03:07" today, "12 May, 14:03" otherwise. */
+export function when(at: number): string {
+  const date = new Date(at * 1000);
+  if (date.toDateString() === new Date().toDateString()) return clock(at);
+  return `${date.toLocaleDateString(undefined, { day: "numeric", month: "short" })}, ${clock(at).slice(0, 5)}`;
+}
+
 /** The first eight letters of a peer's id. */
 export function short(peer: string): string {
   return peer.slice(0, 8);

@@ -38,6 +38,8 @@ export function sentence(group: Group): string {
       return `connected to ${listed(group, "peer", "a peer")}`;
     case "disconnected":
       return `lost its connection to ${listed(group, "peer", "a peer")}`;
+    case "sample":
+      return `let the model write${typeof detail.step === "number" ? `, at step ${detail.step}` : ""}`;
     case "trunk":
       return detail.taken_over ? `took the trunk over from another trainer, at step ${detail.step}` : "began with a fresh trunk";
     default: {

@@ -34,9 +34,11 @@ export interface Peer {
 export interface Expert {
   uid: string;
   peer: string | null;
+  copies: number;
   epoch: number | null;
   version: number | null;
   rows: number | null;
+  rows_per_s: number | null;
   seen_at: number | null;
 }
 
@@ -66,4 +68,23 @@ export interface Tick {
   experts: Expert[];
   events: HiveEvent[];
   series: Series[];
+}
+
+export interface Connection {
+  a: string;
+  b: string;
+  kind: "direct" | "relayed";
+  rtt_ms: number | null;
+}
+
+export interface Problem {
+  severity: "bad" | "warning";
+  where: string;
+  what: string;
+  fix: string;
+}
+
+export interface Health {
+  at: number | null;
+  problems: Problem[];
 }

@@ -1,10 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { hexagon, layers } from "../src/comb";
+import { describe as describeExpert, state } from "../src/experts";
 import * as format from "../src/format";
 import { grouped, sentence } from "../src/log";
 import { COLOURS, GLYPHS, Palette } from "../src/palette";
 import { empty, merge, rate, smooth, spread, withGaps } from "../src/series";
-import type { Expert, HiveEvent, Series } from "../src/types";
+import { RADIUS, type Spot, degrees, path, spots } from "../src/ring";
+import type { Connection, Expert, HiveEvent, Series } from "../src/types";
 
 function series(at: number[], loss: (number | null)[] = at.map(() => 1)): Series {
   return { ...empty(1), at, loss, loss_validation: at.map(() => null), tokens: at.map(() => 10), peers: at.map(() => 1) };
@@ -84,20 +85,37 @@ describe("palette", () => {
   });
 });
 
-describe("comb", () => {
-  const expert = (uid: string, peer: string | null = "p"): Expert => ({ uid, peer, epoch: 1, version: 1, rows: 1, seen_at: 1 });
-  it("has a layer per grid, rows shifted by half a cell", () => {
-    const [first, second] = layers([expert("ffn0.0.0"), expert("ffn0.0.1"), expert("ffn0.1.0", null), expert("ffn1.0.0")]);
-    expect([first?.name, first?.hosted, first?.cells.length, second?.name]).toEqual(["ffn0", 2, 3, "ffn1"]);
-    const [a, b, c] = first?.cells ?? [];
-    expect((b?.x ?? 0) - (a?.x ?? 0)).toBeCloseTo(Math.sqrt(3));
-    expect((c?.x ?? 0) - (a?.x ?? 0)).toBeCloseTo(Math.sqrt(3) / 2);
+describe("experts", () => {
+  const expert = (changes: Partial<Expert>): Expert => ({ uid: "ffn0.1", peer: "p", copies: 2, epoch: 1, version: 1, rows: 1, rows_per_s: 3, seen_at: 100, ...changes });
+  it.each([
+    ["hosted", expert({})],
+    ["single", expert({ copies: 1 })],
+    ["stale", expert({ seen_at: 90 })],
+    ["vacant", expert({ peer: null })],
+    ["never", expert({ peer: null, seen_at: null })],
+  ])("are %s", (wanted, e) => expect(state(e, 101)).toBe(wanted));
+  it("are described, unknown as unknown", () => {
+    expect(describeExpert(expert({ copies: 1, rows_per_s: null }), 101)).toContain("one copy only, version 1, load unknown");
+    expect(describeExpert(expert({ peer: null }), 101)).toContain("nobody hosts it");
   });
-  it("wraps a one-dimensional grid", () => {
-    const [layer] = layers(Array.from({ length: 20 }, (_, i) => expert(`ffn0.${i}`)));
-    expect(new Set(layer?.cells.map((c) => c.y)).size).toBe(3);
+});
+
+describe("ring", () => {
+  const link = (a: string, b: string, kind: "direct" | "relayed", rtt_ms: number | null): Connection => ({ a, b, kind, rtt_ms });
+  const links = [link("a", "b", "direct", 10), link("a", "c", "relayed", 90), link("a", "d", "direct", 20)];
+  it("puts one peer into the middle and several on a circle", () => {
+    expect(spots(1)).toEqual([{ x: 0, y: 0 }]);
+    for (const { x, y } of spots(7)) expect(Math.hypot(x, y)).toBeCloseTo(RADIUS);
   });
-  it("draws hexagons", () => expect(hexagon(1).split("L")).toHaveLength(6));
+  it("counts connections and takes the median round trip", () => {
+    const found = degrees(["a", "b", "z"], links);
+    expect(found.get("a")).toMatchObject({ direct: 2, relayed: 1, rttMs: 20 });
+    expect(found.get("z")).toMatchObject({ direct: 0, relayed: 0, rttMs: null });
+  });
+  it("draws only what has both ends in the picture", () => {
+    const places = new Map(["a", "b"].map((p, i) => [p, spots(2)[i] as Spot]));
+    expect(path(links, places).match(/M/g)).toHaveLength(1);
+  });
 });
 
 describe("log", () => {

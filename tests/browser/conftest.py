@@ -2,7 +2,7 @@
 
 `site` runs `python -m coordinator.serve` on a free port with a fresh state directory; `agents` makes volunteers whose
 work is made up but whose WebSockets, signatures and messages are the real ones; `page` fails its test on any console
-message, page error, violated policy or request to another origin. Screenshots go to artifacts/ (not kept in git).
+message, page error, violated policy or request to another origin. Screenshots go to artifacts/screenshots/ (not kept in git).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from agent.identity import Identity
 from agent.reports import HELLO_PURPOSE, Ack, Batch, Connection, Event, Hello, HostedExpert, Item, Report, encode
 
 ROOT = Path(__file__).resolve().parents[2]
-ARTIFACTS = ROOT / "artifacts"
+ARTIFACTS = ROOT / "artifacts" / "screenshots"
 CHROMIUM = os.environ.get("HIVE_CHROMIUM", "/usr/bin/chromium")
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -253,16 +253,29 @@ async def page(browser: Browser, complaints: Complaints) -> AsyncIterator[Page]:
 
 async def shoot(page: Page, name: str) -> None:
     """Full-page screenshots of the page as it is: light, dark, and phone width."""
-    ARTIFACTS.mkdir(exist_ok=True)
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
     size = page.viewport_size
     for scheme in ("light", "dark"):
         await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        await page.wait_for_timeout(300)
+        await _settle(page)
         await page.screenshot(path=ARTIFACTS / f"{name}-{scheme}.png", full_page=True)
     await page.emulate_media(color_scheme="light")
     await page.set_viewport_size({"width": 390, "height": 844})
-    await page.wait_for_timeout(300)
+    await _settle(page)
     await page.screenshot(path=ARTIFACTS / f"{name}-phone.png", full_page=True)
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways on a phone"
     if size:
         await page.set_viewport_size(size)
+
+
+async def _settle(page: Page) -> None:
+    """Some parts wait until they are scrolled into view."""
+    await page.evaluate("""async () => {
+        const step = innerHeight * 0.8;
+        for (let y = 0; y < document.documentElement.scrollHeight; y += step) {
+            scrollTo(0, y);
+            await new Promise(requestAnimationFrame);
+        }
+        scrollTo(0, 0);
+    }""")
+    await page.wait_for_timeout(300)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from django import template
 from django.conf import settings
 from django.templatetags.static import static
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 register = template.Library()
@@ -20,15 +21,30 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 @register.simple_tag
 def frontend() -> SafeString:
-    """The stylesheet and the script, both with the hash of their content in the name."""
-    script, style = _assets(settings.FRONTEND_MANIFEST, settings.FRONTEND_MANIFEST.stat().st_mtime_ns)
-    return format_html('<link rel="stylesheet" href="{}"><script type="module" src="{}"></script>', static(style), static(script))
+    """The stylesheet, the script and the fonts, all with the hash of their content in the name."""
+    built = _assets(settings.FRONTEND_MANIFEST, settings.FRONTEND_MANIFEST.stat().st_mtime_ns)
+    fonts = format_html_join(
+        "", '<link rel="preload" href="{}" as="font" type="font/woff2" crossorigin>', ((static(f),) for f in built.fonts)
+    )
+    return format_html(
+        '<link rel="stylesheet" href="{}">{}<script type="module" src="{}"></script>',
+        static(built.style),
+        fonts,
+        static(built.script),
+    )
+
+
+class _Assets(NamedTuple):
+    script: str
+    style: str
+    fonts: tuple[str, ...]
 
 
 @lru_cache(maxsize=2)
-def _assets(manifest: Path, _changed: int) -> tuple[str, str]:
+def _assets(manifest: Path, _changed: int) -> _Assets:
     built = json.loads(manifest.read_text())
-    return f"site/{built['src/main.ts']['file']}", f"site/{built['style.css']['file']}"
+    fonts = sorted(f"site/{entry['file']}" for entry in built.values() if entry["file"].endswith(".woff2"))
+    return _Assets(f"site/{built['src/main.ts']['file']}", f"site/{built['style.css']['file']}", tuple(fonts))
 
 
 @register.filter
@@ -46,6 +62,12 @@ def compact(value: float | None) -> str:
 def loss(value: float | None) -> str:
     """Three decimals."""
     return UNKNOWN if value is None else f"{value:.3f}"
+
+
+@register.filter
+def words(name: str) -> str:
+    """expert-claimed → expert claimed."""
+    return name.replace("-", " ")
 
 
 @register.filter

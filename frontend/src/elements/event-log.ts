@@ -30,7 +30,7 @@ class EventLog extends HTMLElement {
 
 function line([event]: Group): HTMLElement {
   const node = make("li", `event-${event.name}`);
-  const time = make("time", "", format.clock(event.at));
+  const time = make("time", "", format.when(event.at));
   time.dateTime = new Date(event.at * 1000).toISOString();
   time.title = format.moment(event.at);
   const who = make("span", "who");

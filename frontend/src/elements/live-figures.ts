@@ -16,7 +16,7 @@ const FIGURES: Record<string, Figure> = {
   ],
   rate: (s) => [format.compact(s.tokens_per_s), `${format.exact(s.tokens_per_s)} tokens per second`],
   tokens: (s) => [format.compact(s.tokens), `${format.exact(s.tokens)} tokens`],
-  peers: (s) => [String(s.peers), `${s.peers} peers reported within 15 seconds`, `${s.trainers} training`],
+  peers: (s) => [format.compact(s.peers), `${s.peers} peers reported within 15 seconds`, `${s.trainers} training`],
   experts: (s) => [
     `${s.experts_hosted}`,
     `${s.experts_hosted} of ${s.experts_total} experts have a host`,

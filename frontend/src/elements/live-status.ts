@@ -19,6 +19,11 @@ class LiveStamp extends HTMLElement {
   private render(): void {
     const { link, tick, tickReceivedMs } = feed();
     this.dataset.link = link;
+    const status = document.querySelector("[data-status]");
+    if (status && tick && status.textContent !== tick.summary.status) {
+      setText(status, tick.summary.status);
+      status.className = `status status-${tick.summary.status}`;
+    }
     const word = { connecting: "connecting", live: "live", lost: "reconnecting" }[link];
     const since = (Date.now() - tickReceivedMs) / 1000;
     const stamp = tick ? `updated ${format.clock(tick.at)}${since > 3 ? `, ${format.ago(since)}` : ""}` : "waiting for the first data";

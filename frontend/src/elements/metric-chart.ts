@@ -3,8 +3,8 @@
 import uPlot from "uplot";
 import { feed } from "../feed";
 import * as format from "../format";
-import { POINTS_MAX, merge, spread } from "../series";
-import type { Series } from "../types";
+import { spread } from "../series";
+import { store } from "./chart-store";
 import { METRICS, type Metric, type View } from "./chart-metrics";
 import { drawMarkers, drawOutages, readColours } from "./chart-marks";
 import { make, setText } from "./dom";
@@ -13,59 +13,8 @@ const TABLE_ROWS = 40;
 const TAIL_S = 20;
 /** Room after the newest point for who left last. */
 const SYNC = "hive";
-const EARLY_MAX = 60;
-/** Points of ticks that came while the series was loading; the answer may be older than they are. */
-
-/** The series that all charts of the page draw; loaded once. */
-class Store extends EventTarget {
-  series: Series | null = null;
-  problem = "";
-  rangeS = 0;
-  private loading = false;
-  private early: Series[] = [];
-
-  constructor() {
-    super();
-    feed().addEventListener("tick", () => this.take());
-    feed().addEventListener("link", (e) => {
-      if (feed().link === "live" && (e as CustomEvent).detail.before === "lost") void this.load();
-    });
-    void this.load();
-  }
-
-  /** Fetch what the range asks for; 0 is everything. */
-  async load(rangeS = this.rangeS): Promise<void> {
-    this.rangeS = rangeS;
-    if (this.loading) return;
-    this.loading = true;
-    try {
-      [this.series] = await Promise.all([feed().series(rangeS ? Date.now() / 1000 - rangeS : 0), feed().loadEvents()]);
-      for (const news of this.early) if (news.resolution === this.series.resolution) this.series = merge(this.series, news);
-      this.problem = "";
-    } catch (e) {
-      if (!(e instanceof Error)) throw e;
-      this.problem = e.message;
-    } finally {
-      this.loading = false;
-      this.early = [];
-    }
-    this.dispatchEvent(new Event("change"));
-  }
-
-  private take(): void {
-    const all = feed().tick?.series ?? [];
-    if (this.loading) this.early = [...this.early, ...all].slice(-EARLY_MAX);
-    const news = all.find((s) => s.resolution === this.series?.resolution);
-    if (!this.series || !news) return;
-    this.series = merge(this.series, news);
-    if (this.series.at.length > POINTS_MAX) void this.load();
-    this.dispatchEvent(new Event("change"));
-  }
-}
-
-let shared: Store | null = null;
-const store = () => (shared ??= new Store());
-
+const SELECT_MIN = 8;
+/** CSS pixels; a narrower drag is a slip of the hand. */
 class MetricChart extends HTMLElement {
   private metric: Metric = METRICS.loss as Metric;
   private view: View = { smoothing: 0.8, markers: true };
@@ -99,8 +48,13 @@ class MetricChart extends HTMLElement {
       this.view.markers = markers.checked;
       this.plot?.redraw(false);
     });
+    this.querySelector("[data-unzoom]")?.addEventListener("click", () => void store().look(null));
     for (const radio of scope.querySelectorAll<HTMLInputElement>("[data-range]")) {
-      radio.addEventListener("change", () => radio.checked && void store().load(Number(radio.value)));
+      radio.addEventListener("change", () => {
+        if (!radio.checked) return;
+        void store().look(null);
+        void store().load(Number(radio.value));
+      });
     }
     scope.querySelector("[data-retry]")?.addEventListener("click", () => void store().load());
   }
@@ -108,6 +62,11 @@ class MetricChart extends HTMLElement {
   private render(): void {
     const { series, problem } = store();
     this.dataset.state = problem && !series ? "error" : !series ? "loading" : series.at.length ? "ready" : "empty";
+    const unzoom = this.querySelector<HTMLButtonElement>("[data-unzoom]");
+    if (unzoom) {
+      unzoom.disabled = store().zoom === null;
+      setText(unzoom, store().zoom ? "Show all of it again" : "Drag across a chart to look closer");
+    }
     const excuse = this.querySelector("[data-problem]");
     if (excuse) setText(excuse, problem);
     if (!series || series.at.length === 0) return;
@@ -128,7 +87,7 @@ class MetricChart extends HTMLElement {
         height: this.stage.clientHeight,
         padding: [14, this.metric.right, 0, 0],
         legend: { show: false },
-        cursor: { sync: { key: SYNC }, points: { size: 7 }, drag: { x: true, y: false } },
+        cursor: { sync: { key: SYNC }, points: { size: 7 }, drag: { x: true, y: false, setScale: false }, bind: { dblclick: () => () => (void store().look(null), null) } },
         scales: { x: { time: true, range: (_, min, max) => this.range(min, max) }, ...this.metric.scales },
         axes: [{ ...axis, size: 30, grid: { show: false }, values: (_, ats, __, ___, step) => format.ticks(ats, step), space: 70 }, ...this.metric.axes(axis)],
         series: [{}, ...this.metric.series(colours)],
@@ -136,6 +95,7 @@ class MetricChart extends HTMLElement {
           drawClear: [(u) => drawOutages(u, store().series?.outages ?? [], colours)],
           draw: [(u) => this.view.markers && drawMarkers(u, feed().eventList, colours)],
           setCursor: [(u) => this.readout(u)],
+          setSelect: [(u) => this.closer(u)],
         },
       },
       this.data,
@@ -143,9 +103,16 @@ class MetricChart extends HTMLElement {
     );
   }
 
+  private closer(u: uPlot): void {
+    if (u.select.width < SELECT_MIN) return;
+    void store().look([u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")]);
+    u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+  }
+
   /** A chosen range ends now, whatever has been reported; everything ends a little after the newest point. */
   private range(min: number, max: number): [number, number] {
-    const { rangeS } = store();
+    const { rangeS, zoom } = store();
+    if (zoom) return zoom;
     const now = Math.max(max, feed().tick?.at ?? max);
     if (rangeS === 0) return [min - 1, Math.max(min + 10, Math.min(now, max + TAIL_S))];
     return [Math.max(min, now - rangeS), now];

@@ -39,7 +39,8 @@ function row(peer: Peer): HTMLElement {
   const node = make("tr");
   const head = make("th", "peer");
   head.scope = "row";
-  const name = make("span", "who");
+  const name = make("a", "who");
+  name.href = `/peers/${peer.peer}/`;
   name.append(glyph(feed().palette.slot(peer.peer)), make("code", "", format.short(peer.peer)));
   head.append(name);
   head.title = peer.peer;
