@@ -72,7 +72,7 @@ async def _crowd(pipe: Pipe, port: int, experiment: str, peers: int, period_s: f
         await asyncio.to_thread(pipe.recv)
         since = time.monotonic() - 30
         pipe.send(sum(n for at, n in stored if at > since) / 30)
-        del tasks[len(members) :]
+        assert tasks  # kept, so that they are not collected
 
 
 class _Member:
@@ -94,7 +94,9 @@ class _Member:
 
     async def live(self, port: int, experiment: str, door: asyncio.Semaphore) -> None:
         session = f"{self.number:016x}"
-        hello = Hello(peer=str(self.identity.peer_id), experiment=experiment, session=session, at=int(time.time()), version="0.1.0")
+        hello = Hello(
+            peer=str(self.identity.peer_id), experiment=experiment, session=session, at=int(time.time()), version="0.1.0"
+        )
         hello = msgspec.structs.replace(hello, signature=self.identity.sign(HELLO_PURPOSE, hello.signed_bytes()))
         address = f"127.1.{self.number // 250}.{self.number % 250 + 1}"
         async with door:

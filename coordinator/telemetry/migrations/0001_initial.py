@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
     initial = True
 
     dependencies = [
-        ('experiments', '0002_role'),
+        ('experiments', '0001_initial'),
     ]
 
     operations = [

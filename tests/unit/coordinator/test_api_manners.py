@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -178,6 +179,9 @@ def test_events_of_one_moment_are_not_lost_between_pages(client: Client, experim
 
 def test_health_says_what_is_wrong_and_what_to_do(client: Client, experiment: Experiment, bob: Agent) -> None:
     now = time.time()
+    new = client.get("/api/v1/experiments/gpt-crowd/health").json()
+    assert new["at"] is None and new["problems"] == []  # it has been there for less than two minutes
+    Experiment.objects.update(created_at=datetime.now(UTC) - timedelta(minutes=3))
     never = client.get("/api/v1/experiments/gpt-crowd/health").json()
     assert never["at"] is None and never["problems"][0]["severity"] == "bad"
     submit(experiment, bob, report(1, now), at=now)
