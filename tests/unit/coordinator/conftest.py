@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from django.core.cache import cache
 from django.test import Client
 
 from agent.identity import Identity
@@ -95,6 +96,15 @@ def account(name: str, **fields: object) -> User:
 def signed_in(user: User) -> Client:
     client = Client()
     client.force_login(user)
+    return client
+
+
+def just_asked(user: User) -> Client:
+    """Signed in through the page, and asked for the password again just now, as what is dangerous demands."""
+    cache.clear()
+    client = Client()
+    client.post("/accounts/login/", {"login": user.email, "password": PASSWORD})
+    client.post("/accounts/reauthenticate/", {"password": PASSWORD})
     return client
 
 
