@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.dht import events
+from agent.dht import census, events
 from agent.dht.config import DhtConfig
 from agent.dht.keys import KeySpace
 from agent.dht.node import DhtNode
@@ -111,7 +111,7 @@ class Overlay:
         self._last_op = 0
         self._sequence = 0
         self._tasks: set[asyncio.Task[None]] = set()  # dials_max + deliveries_max, by the node
-        self._handlers: dict[str, RouteHandler] = {SIGNAL: self._answer_offer}
+        self._handlers: dict[str, RouteHandler] = {SIGNAL: self._answer_offer, census.KIND: self._answer_census}
         self._settled = asyncio.Event()
         self._closed = False
         self._node.begin(self._clock())
@@ -355,6 +355,9 @@ class Overlay:
 
     async def _answer_offer(self, origin: PeerId, sealed_offer: bytes) -> bytes:
         return await self._network.answer(sealed_offer)
+
+    async def _answer_census(self, origin: PeerId, nonce: bytes) -> bytes:
+        return census.answer(self._node.core, self._clock(), nonce, lambda said: self._identity.sign(census.PURPOSE, said))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

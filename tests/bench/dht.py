@@ -145,9 +145,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.peers < PEERS_MIN or not 1 <= options.singles <= options.experts or options.batch < 1:
-        parser.error(f"at least {PEERS_MIN} peers, a batch of at least 1, and at most as many single reads as experts are needed")
+        parser.error(f"it takes {PEERS_MIN} peers or more, batches of 1 or more, and no more single reads than experts")
     if options.hivemind_venv and not (Path(options.hivemind_venv) / "bin" / "python").exists():
-        parser.error(f"{options.hivemind_venv} is no virtual environment: python -m venv it, and pip install hivemind==1.1.12 there")
+        parser.error(f"{options.hivemind_venv} is no virtual environment: make one, and pip install hivemind==1.1.12 there")
     ours: list[dict[str, Any]] = []
     theirs: list[dict[str, Any]] = []
     for seed in range(options.rounds):
@@ -159,7 +159,8 @@ def main() -> int:
         result["hivemind"] = summary(theirs)
         result["times_better"] = {name: round(result["hivemind"][name] / result["hive"][name], 2) for name in FIGURES}
     result["load_1min"] = round(os.getloadavg()[0], 1)
-    result["ok"] = all(run["stored"] == run["found"] == options.experts and run["found_single"] == options.singles for run in ours)
+    expected = (options.experts, options.experts, options.singles)
+    result["ok"] = all((run["stored"], run["found"], run["found_single"]) == expected for run in ours)
     print(json.dumps(result) if options.json else json.dumps(result, indent=2))
     return 0 if result["ok"] else 1
 
