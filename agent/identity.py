@@ -179,6 +179,10 @@ class KeyFile:
             except OSError as e:
                 raise IdentityError(f"cannot write the key file {self.path}: {e.strerror}.") from e
             return identity
+        return self.parse(text)
+
+    def parse(self, text: bytes) -> Identity:
+        """The identity that a key file's content is. Raises IdentityError."""
         word, _, encoded = text.strip().partition(b" ")
         try:
             seed = base64.b64decode(encoded, validate=True)
@@ -189,6 +193,18 @@ class KeyFile:
                 f"{self.path} is not a Hive key file. Move it away to get a new identity, or name another with --key-file."
             )
         return Identity.from_seed(seed)
+
+
+def read_key(path: Path) -> Identity:
+    """The identity in a key file that exists, whether or not somebody holds it. Raises IdentityError."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError as e:
+        raise IdentityError(f"cannot open the key file {path}: {e.strerror}.") from e
+    try:
+        return KeyFile(path).parse(os.read(fd, 4096))
+    finally:
+        os.close(fd)
 
 
 def _tagged(purpose: str, message: bytes) -> bytes:

@@ -10,9 +10,10 @@ import secrets
 from pathlib import Path
 
 from agent.errors import StorageError
-from agent.identity import Identity, KeyFile
+from agent.identity import Identity, KeyFile, PeerId, read_key
 
 KEY_FILE = "coordinator.key"
+OBSERVER_FILE = "observer.key"
 SECRET_FILE = "secret-key"
 SECRET_BYTES = 48
 PROBE_BYTES = 64 * 1024
@@ -57,6 +58,21 @@ def signing_identity(directory: Path) -> Identity:
         return key_file.open()
     finally:
         key_file.close()
+
+
+def observer_identity(directory: Path) -> PeerId:
+    """Who the site's observer is (coordinator/monitoring/observer.py); its key is made on first use. Raises IdentityError.
+
+    The key file may be held by a running observer, so it is only read here, unless it has to be made.
+    """
+    path = directory / OBSERVER_FILE
+    if not path.exists():
+        key_file = KeyFile(path)
+        try:
+            key_file.open()
+        finally:
+            key_file.close()
+    return read_key(path).peer_id
 
 
 def _read(path: Path) -> str:

@@ -34,11 +34,13 @@ RANKS = {
     "connecting": 8,
     "training": 8,
     "reporter": 9,
+    "observation": 0,
+    "observer": 8,
     "config": 1,
     "peer": 10,
     "cli": 11,
 }
-LEAF_ORDER = ("errors", "machine", "grid", "identity", "tensors", "reports", "manifest", "admission")
+LEAF_ORDER = ("errors", "machine", "grid", "identity", "tensors", "reports", "manifest", "admission", "observation")
 FOR_THE_COORDINATOR = (
     "agent",
     "agent.admission",
@@ -46,6 +48,7 @@ FOR_THE_COORDINATOR = (
     "agent.identity",
     "agent.grid",
     "agent.manifest",
+    "agent.observation",
     "agent.reports",
     "agent.wire",
     "agent.models.presets",

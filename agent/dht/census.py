@@ -2,9 +2,9 @@
 
     whom we know of --Ask--> a peer says, signed: so many records, these neighbours --> ask those that are new, and so on
 
-A peer counts when it answered for itself; what others say of it only leads to it. Questions are routed (node.Route, kind KIND), so
-the observer needs no connection to those that it asks. Peers are heard of, asked, and then either answered or silent, the labels
-of a Kademlia query (libp2p's). Parts are components of the graph of reported neighbours, in which the observer itself has no
+A peer counts when it answered for itself; what others say of it only leads to it. Questions are routed (events.Route, kind KIND),
+so the observer needs no connection to those that it asks. Peers are heard of, asked, and then either answered or silent, as in a
+Kademlia query of libp2p's. Parts are components of the graph of reported neighbours, in which the observer itself has no
 place: an overlay that only hangs together by the observer is in two parts. Peers that the caller *expects* (a site knows them by
 their telemetry) are asked too, and are told apart in the report, for a part that nobody here has heard of shows in no graph.
 
@@ -219,10 +219,10 @@ class Census:
         """When the time is up."""
         return None if self.done else self._ends_at
 
-    def report(self) -> CensusReport:
-        """What is known by now."""
-        held = sum(said.held for said in self._answers.values())
-        own = sum(said.own for said in self._answers.values())
+    def report(self, mine: Survey | None = None) -> CensusReport:
+        """What is known by now. `mine` is the observer's own survey: it may be the closest to some records."""
+        surveys = [*self._answers.values(), *([mine] if mine else [])]
+        held, own = sum(said.held for said in surveys), sum(said.own for said in surveys)
         links = {peer: [PeerId(raw) for raw in said.neighbours] for peer, said in self._answers.items()}
         unasked = len(self._waiting) + len(self._open)
         return CensusReport(

@@ -15,7 +15,7 @@ from coordinator.accounts.models import READ
 from coordinator.api.common import Detail, Name, find
 from coordinator.experiments.models import Experiment
 from coordinator.monitoring import overview
-from coordinator.monitoring.models import BootstrapCheck, Examination
+from coordinator.monitoring.models import BootstrapCheck, Census, Examination
 
 router = Router()
 
@@ -40,6 +40,22 @@ class CheckOut(Schema):
     answered_at: float | None
 
 
+class CensusOut(Schema):
+    """What the site's own peer in the overlay counted, once a minute."""
+
+    at: float
+    error: str = Field(description="why nothing is known; empty if something is")
+    observer: str = Field(description="the peer id of the site's observer")
+    peers: int | None = Field(description="peers that answered")
+    silent: int | None = Field(description="peers that others named and that did not answer")
+    missing: int | None = Field(description="peers that report to the site and that the overlay does not reach")
+    records: int | None
+    replicas: float | None = Field(description="copies per record")
+    parts: list[int] = Field(description="sizes of the groups of peers that no connection joins; one is well")
+    complete: bool = Field(description="false: not everybody was asked, and the figures are lower bounds")
+    seconds: float
+
+
 class HealthOut(Schema):
     """The state of an experiment's overlay, experts and bootstrap peers, and what is wrong with them."""
 
@@ -54,6 +70,7 @@ class HealthOut(Schema):
     heaviest_experts: int = Field(description="what one crash takes down")
     direct: int
     relayed: int
+    census: CensusOut | None = Field(description="null before the first")
     bootstrap: list[CheckOut]
     problems: list[ProblemOut]
 
@@ -77,7 +94,9 @@ class OperatorOut(Schema):
 def get_health(request: HttpRequest, name: Name) -> object:
     """What the site found when it last looked after the experiment, every 15 seconds, and what may help."""
     found = overview.of_experiment(find(name), time.time())
-    return _health(found["experiment"], found["examination"], found["checks"], [asdict(p) for p in found["problems"]])
+    return _health(
+        found["experiment"], found["examination"], found["census"], found["checks"], [asdict(p) for p in found["problems"]]
+    )
 
 
 @router.get("/operator", response={200: OperatorOut, 404: Detail}, tags=["operator"])
@@ -98,7 +117,7 @@ def get_operator(request: HttpRequest) -> object:
         rendezvous=state.rendezvous,
         viewers=state.viewers,
         experiments=[
-            _health(row["experiment"], row["examination"], row["checks"], [asdict(p) for p in row["problems"]])
+            _health(row["experiment"], row["examination"], row["census"], row["checks"], [asdict(p) for p in row["problems"]])
             for row in found["experiments"]
         ],
     )
@@ -113,7 +132,11 @@ def _is_staff(request: HttpRequest) -> bool:
 
 
 def _health(
-    experiment: Experiment, found: Examination | None, checks: list[BootstrapCheck], problems: list[dict[str, str]]
+    experiment: Experiment,
+    found: Examination | None,
+    census: Census | None,
+    checks: list[BootstrapCheck],
+    problems: list[dict[str, str]],
 ) -> HealthOut:
     x = found or Examination()
     return HealthOut(
@@ -128,6 +151,7 @@ def _health(
         heaviest_experts=x.heaviest_experts,
         direct=x.direct,
         relayed=x.relayed,
+        census=census and _census(census),
         bootstrap=[
             CheckOut(
                 address=c.address,
@@ -140,4 +164,21 @@ def _health(
             for c in checks
         ],
         problems=[ProblemOut(**p) for p in problems],
+    )
+
+
+def _census(found: Census) -> CensusOut:
+    known = not found.error
+    return CensusOut(
+        at=found.at,
+        error=found.error,
+        observer=found.observer,
+        peers=found.peers if known else None,
+        silent=found.silent if known else None,
+        missing=found.missing if known else None,
+        records=found.records if known else None,
+        replicas=found.replicas if known else None,
+        parts=found.parts,
+        complete=found.complete,
+        seconds=found.seconds,
     )

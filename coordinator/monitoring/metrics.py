@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from coordinator.experiments.models import Experiment
 from coordinator.leaderboard.models import KINDS, Board
 from coordinator.monitoring import machinery
-from coordinator.monitoring.models import BootstrapCheck, Examination, Outcome
+from coordinator.monitoring.models import BootstrapCheck, Census, Examination, Outcome
 from coordinator.telemetry import queries
 
 EXPERIMENTS_MAX = 50
@@ -84,6 +84,11 @@ def _health(now: float) -> Iterator[Metric]:
     for found in Examination.objects.select_related("experiment").order_by("-experiment")[:EXPERIMENTS_MAX]:
         parts.add_metric([found.experiment.name], len(found.parts))
         vacant.add_metric([found.experiment.name], found.vacant_count)
+    counted = GaugeMetricFamily("hive_overlay_peers", "Peers that answered the site's observer", labels=["experiment"])
+    records = GaugeMetricFamily("hive_overlay_records", "Records that the overlay keeps", labels=["experiment"])
+    for census in Census.objects.filter(error="").select_related("experiment").order_by("-experiment")[:EXPERIMENTS_MAX]:
+        counted.add_metric([census.experiment.name], census.peers)
+        records.add_metric([census.experiment.name], census.records)
     up = GaugeMetricFamily("hive_bootstrap_up", "Bootstrap addresses that answer", labels=["experiment"])
     down = GaugeMetricFamily("hive_bootstrap_down", "Bootstrap addresses that do not", labels=["experiment"])
     rows = BootstrapCheck.objects.values_list("experiment__name").annotate(
@@ -92,7 +97,7 @@ def _health(now: float) -> Iterator[Metric]:
     for name, answering, silent in rows[:EXPERIMENTS_MAX]:
         up.add_metric([name], answering)
         down.add_metric([name], silent)
-    yield from (parts, vacant, up, down)
+    yield from (parts, vacant, counted, records, up, down)
 
 
 def _machinery(now: float) -> Iterator[Metric]:

@@ -35,6 +35,30 @@ class BootstrapCheck(models.Model):
         constraints = [models.UniqueConstraint(fields=["experiment", "address"], name="bootstrap_check_once")]
 
 
+class Census(models.Model):
+    """What the site's own peer in an experiment's overlay counted (observer.py)."""
+
+    experiment = models.OneToOneField(Experiment, on_delete=models.CASCADE, related_name="census")
+    at = models.FloatField()
+    error = models.CharField(max_length=300, default="", blank=True)
+    """Why nothing is known; the figures are then zero and mean nothing."""
+    observer = models.CharField(max_length=52)
+    peers = models.PositiveIntegerField(default=0)
+    """That answered, the observer not counted."""
+    silent = models.PositiveIntegerField(default=0)
+    """That others named, and that did not answer."""
+    missing = models.PositiveIntegerField(default=0)
+    """That report to the site, and that the overlay does not reach."""
+    records = models.PositiveIntegerField(default=0)
+    replicas = models.FloatField(default=0.0)
+    """Copies per record."""
+    parts = models.JSONField(default=list)
+    """Sizes of the groups of peers that no connection joins, largest first."""
+    complete = models.BooleanField(default=False)
+    """False: it ended before everybody was asked, and the figures are lower bounds."""
+    seconds = models.FloatField(default=0.0)
+
+
 class Examination(models.Model):
     """The state of an experiment's overlay and experts, from what its peers reported."""
 

@@ -7,22 +7,29 @@ from typing import Any
 
 from coordinator.experiments.models import Experiment
 from coordinator.monitoring import machinery, problems
-from coordinator.monitoring.models import BootstrapCheck, Examination
+from coordinator.monitoring.models import BootstrapCheck, Census, Examination
 
 EXPERIMENTS_MAX = 50
 PROBLEMS_MAX = 100
 
 
 def overview(now: float) -> dict[str, Any]:
-    """`problems`, worst first; `machinery`; `experiments` with examination and checks. A fixed number of queries."""
+    """`problems`, worst first; `machinery`; `experiments` with examination, census and checks. A fixed number of queries."""
     running = Experiment.objects.visible_to().exclude(status=Experiment.Status.FINISHED).order_by("-pk")[:EXPERIMENTS_MAX]
     experiments = list(running)
     examinations = {e.experiment_id: e for e in Examination.objects.filter(experiment__in=[x.pk for x in experiments])}
     checks: dict[int, list[BootstrapCheck]] = {}
     for check in BootstrapCheck.objects.filter(experiment__in=[x.pk for x in experiments]).order_by("address"):
         checks.setdefault(check.experiment_id, []).append(check)
+    censuses = {c.experiment_id: c for c in Census.objects.filter(experiment__in=[x.pk for x in experiments])}
     state = machinery.look(now)
-    of_it = {e.pk: list(problems.of_experiment(e, examinations.get(e.pk), checks.get(e.pk, []), now)) for e in experiments}
+    of_it = {
+        e.pk: [
+            *problems.of_experiment(e, examinations.get(e.pk), checks.get(e.pk, []), now),
+            *problems.of_census(e, censuses.get(e.pk), now),
+        ]
+        for e in experiments
+    }
     found = [*problems.of_machinery(state, now), *itertools.chain.from_iterable(of_it.values())]
     found.sort(key=lambda p: p.severity != "bad")
     return {
@@ -31,18 +38,30 @@ def overview(now: float) -> dict[str, Any]:
         "machinery": state,
         "boards_age_s": problems.boards_age_s(now),
         "experiments": [
-            {"experiment": e, "examination": examinations.get(e.pk), "checks": checks.get(e.pk, []), "problems": of_it[e.pk]}
+            {
+                "experiment": e,
+                "examination": examinations.get(e.pk),
+                "census": censuses.get(e.pk),
+                "checks": checks.get(e.pk, []),
+                "problems": of_it[e.pk],
+            }
             for e in experiments
         ],
     }
 
 
 def of_experiment(experiment: Experiment, now: float) -> dict[str, Any]:
-    """One experiment's `examination` (None before the first), `checks`, and `problems`, worst first; none once it is finished."""
+    """One experiment's `examination` and `census` (None before the first), `checks`, and `problems` while it is not finished."""
     examination = Examination.objects.filter(experiment=experiment).first()
     checks = list(BootstrapCheck.objects.filter(experiment=experiment).order_by("address"))
     over = experiment.status == Experiment.Status.FINISHED
-    found = (
-        [] if over else sorted(problems.of_experiment(experiment, examination, checks, now), key=lambda p: p.severity != "bad")
-    )
-    return {"experiment": experiment, "examination": examination, "checks": checks, "problems": found[:PROBLEMS_MAX]}
+    census = Census.objects.filter(experiment=experiment).first()
+    found = [*problems.of_experiment(experiment, examination, checks, now), *problems.of_census(experiment, census, now)]
+    found = [] if over else sorted(found, key=lambda p: p.severity != "bad")
+    return {
+        "experiment": experiment,
+        "examination": examination,
+        "census": census,
+        "checks": checks,
+        "problems": found[:PROBLEMS_MAX],
+    }

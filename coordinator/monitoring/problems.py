@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from coordinator.experiments.models import Experiment
 from coordinator.leaderboard.models import Board
 from coordinator.monitoring.machinery import Machinery
-from coordinator.monitoring.models import BootstrapCheck, Examination, Outcome
+from coordinator.monitoring.models import BootstrapCheck, Census, Examination, Outcome
 
 LAG_S = 15.0
 STALE_S = 120.0
+CENSUS_OLD_S = 300.0
 QUEUE_LONG = 100
 BUFFER_LONG = 0.5
 HEAVY_SHARE = 0.5
@@ -81,6 +82,29 @@ def of_experiment(
     yield from _of_peers(where, examination)
     yield from _of_experts(where, examination)
     yield from _of_bootstrap(where, examination, checks)
+
+
+def of_census(experiment: Experiment, census: Census | None, now: float) -> Iterator[Problem]:
+    """What the site's own peer in the overlay saw; nothing if that was long ago."""
+    if census is None or census.error or now - census.at > CENSUS_OLD_S:
+        return
+    where = experiment.name
+    if len(census.parts) > 1:
+        yield Problem(
+            severity="bad",
+            where=where,
+            what=f"The overlay is in parts of {', '.join(map(str, census.parts))} peers, as the site's observer found it.",
+            fix="Parts find each other through a bootstrap peer within minutes. If they do not, see that the bootstrap addresses "
+            "below answer, and name one of each part in the manifest.",
+        )
+    if census.missing:
+        yield Problem(
+            severity="warning",
+            where=where,
+            what=f"{census.missing} peers report to this site, and the site's observer does not reach them in the overlay.",
+            fix="They may just have left or be joining. If the number stays, they are cut off from the others: "
+            "`hive-agent doctor` on such a machine names the fix.",
+        )
 
 
 def _of_peers(where: str, found: Examination) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ import time
 from asgiref.sync import async_to_sync
 from celery import shared_task
 
-from coordinator.monitoring import bootstrap, overlay
+from coordinator.monitoring import bootstrap, observer, overlay
 
 
 @shared_task(name="monitoring.examine")
@@ -18,3 +18,8 @@ def examine() -> None:
 @shared_task(name="monitoring.check_bootstrap")
 def check_bootstrap() -> None:
     async_to_sync(bootstrap.check_all)(time.time())
+
+
+@shared_task(name="monitoring.census")
+def census() -> None:
+    observer.census_all(time.time())

@@ -1,6 +1,6 @@
 """One peer of the DHT's benchmark, a process of its own: commands come in and measurements go out as JSON lines.
 
-    python -m tests.bench._dht_peer SEED [CONTACT...]     each CONTACT a bootstrap address; ends when its input does
+python -m tests.bench._dht_peer SEED [CONTACT...]     each CONTACT a bootstrap address; ends when its input does
 """
 
 from __future__ import annotations
