@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceTransport
-from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsParameters
+from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsParameters, State
 from aiortc.rtcicetransport import RTCIceParameters, candidate_from_aioice
 
 from agent.errors import ConfigError, LinkClosed, LocalError, NotReachable
@@ -60,6 +60,14 @@ class DataDtls(RTCDtlsTransport):
 
     def _setup_srtp(self) -> None:
         return
+
+    def _validate_peer_identity(self, remoteParameters: RTCDtlsParameters) -> None:
+        """Compare the certificate's digest only: libdatachannel's is of X.509 version 2, which aiortc's parser refuses."""
+        certificate = self._ssl.get_peer_certificate() if self._ssl is not None else None
+        digest = certificate.digest("sha256").decode() if certificate is not None else ""
+        wanted = [f.value.upper() for f in remoteParameters.fingerprints if f.algorithm.lower() == "sha-256"]
+        if not wanted or any(value != digest for value in wanted):
+            self._set_state(State.FAILED)
 
 
 class _Stack:

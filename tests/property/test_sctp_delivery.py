@@ -66,6 +66,25 @@ def test_exactly_once_and_in_order(
 
 
 @settings(max_examples=60, deadline=None)
+@given(st.integers(0, 1 << 32), WEATHER, CONFIG, st.integers(0, 80), st.integers(1, 120_000))
+def test_sequence_numbers_wrap_in_any_weather(seed: int, weather: Weather, config: SctpConfig, before: int, size: int) -> None:
+    """Both ends' transmission sequence numbers pass 2^32 on the way."""
+    link = VirtualLink(seed, weather, config)
+    for end in link.ends:
+        end.association._handshake.tsn = (1 << 32) - 1 - before
+    link.begin()
+    data = [random.Random(seed + n).randbytes(size) for n in range(3)]
+    for message in data:
+        for side in (0, 1):
+            link.send(side, 1, message)
+    link.run(900, lambda: all(len(end.messages) == len(data) or end.ended for end in link.ends))
+    for end in link.ends:
+        got = [bytes(message.data) for message in end.messages]
+        assert got == data[: len(got)]
+        assert len(got) == len(data) or any(isinstance(e.ended.error, LinkClosed) for e in link.ends if e.ended is not None)
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 1 << 32), st.floats(0.0, 3.0), st.booleans())
 def test_a_link_that_dies_at_any_time_ends_with_a_name(seed: int, dies_after_s: float, one_way: bool) -> None:
     link = VirtualLink(seed, Weather(loss=0.02, delay_s=0.05))

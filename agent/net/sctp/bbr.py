@@ -4,12 +4,13 @@ We keep the highest delivery rate of the last rounds and the smallest round-trip
 rate, and keep about twice their product in flight. Now and then we send a little faster to see whether there is more.
 
     STARTUP ──rate stops growing, or loss──▶ DRAIN ──▶ DOWN ──▶ CRUISE ──time to probe──▶ REFILL ──▶ UP ──▶ DOWN …
-                                                        any of these ──round-trip time too old──▶ PROBE_RTT ──▶ CRUISE
+          CRUISE, REFILL, UP ──the queue overflows──▶ YIELD ──nobody there any more──▶ CRUISE
+                                any of these ──round-trip time too old──▶ PROBE_RTT ──▶ CRUISE
 
-Loss counts only when it is much in one round: over 2 % while a queue is to be seen in the round-trip time, over 10 %
-otherwise, so that a lossy radio link does not slow us and a short queue is not overrun for long. While probing it lowers
-the ceiling `_high` on what is in flight; at other times it lowers `_low`, which the next probe forgets: a competitor that
-overflows the queue slows us only until then.
+Loss alone says little: a lossy radio link must not slow us. Loss while a queue is to be seen in the round-trip time is an
+overflow: somebody else wants the link too, or its queue is short. We then do as CUBIC does, as long as others yield as well
+(`yielding.py`). Where they do not, only much loss in one round counts: while probing it lowers the ceiling `_high` on what
+is in flight; at other times it lowers `_low`, which the next probe forgets.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections import deque
 from enum import Enum
 
 from agent.net.sctp.congestion import AckSample
+from agent.net.sctp.yielding import LOSS_PACKETS_MIN, Curve, Yielding
 
 STARTUP_GAIN = 2.885
 DRAIN_GAIN = 1 / STARTUP_GAIN
@@ -27,14 +29,18 @@ HEADROOM = 0.85
 LOSS_CUT = 0.85
 RATE_ROUNDS, RATE_S = 20, 0.5
 """How long a rate is remembered: so many rounds, and at least so long. A busy host stalls for many short rounds."""
-ROUNDS_BETWEEN_PROBES = 20
+ROUNDS_BETWEEN_PROBES, DEFIANT_ROUNDS_BETWEEN_PROBES = 20, 6
+"""The second as often as BBR version 1 does, beside which we need it."""
 PROBE_INTERVAL_S = 2.5
 MIN_RTT_AGE_S = 10.0
 PROBE_RTT_S = 0.2
 LOSS_QUEUED, LOSS_UNQUEUED = 0.02, 0.10
-LOSS_PACKETS_MIN = 1.5
-"""One packet lost is no sign of anything, however short the round."""
+DRAINING_GAIN, STANDING_S = 0.95, 0.001
+"""Rates are the highest seen, so a little too high; cruising at them would let a queue grow. While one stands, of more than
+a twentieth of the round-trip time and this many seconds, we go a little slower."""
 FULL_GROWTH, FULL_ROUNDS = 1.25, 3
+PROBE_GROWTH, PROBE_ROUNDS = 1.1, 3
+"""Going up goes on for so many rounds after the rate last grew by so much."""
 WINDOW_MIN_PACKETS = 8
 QUANTUM_S = 0.001
 """The sender paces no finer than this, so a few such quanta must fit into the window."""
@@ -52,6 +58,7 @@ class Phase(Enum):
     CRUISE = "cruise"
     REFILL = "refill"
     UP = "up"
+    YIELD = "yield"
     PROBE_RTT = "probe-rtt"
 
 
@@ -62,6 +69,7 @@ _PACING_GAIN = {
     Phase.CRUISE: 1.0,
     Phase.REFILL: 1.0,
     Phase.UP: UP_GAIN,
+    Phase.YIELD: UP_GAIN,
     Phase.PROBE_RTT: 1.0,
 }
 
@@ -91,6 +99,13 @@ class Bbr:
         self._round_lost = 0
         self._round_rtt_sum, self._round_rtt_count = 0.0, 0
         self._too_much_loss = False
+        self._overflowed = False
+        self._queue_stands = False
+        self._round_rtt_s = 0.0
+        self._round_at = self._round_rate = 0.0
+        self._yielding = Yielding()
+        self._curve: Curve | None = None
+        self._started_round = 0
         self._lump_at = 0.0
         self._lump_bytes = 0
         self._lumps = [0.0, 0.0]
@@ -129,15 +144,20 @@ class Bbr:
             self._round_rtt_sum += sample.rtt_s
             self._round_rtt_count += 1
         self._round_began = sample.delivered_before >= self._round_ends
-        self._too_much_loss = False
+        self._too_much_loss = self._overflowed = False
         if not self._round_began:
             return
         self._round += 1
         self._round_ends = sample.delivered_bytes
-        total = self._round_acked + self._round_lost
-        queued = self._round_rtt_sum > (1.1 * self._min_rtt + QUANTUM_S) * self._round_rtt_count
-        if self._round_lost > LOSS_PACKETS_MIN * self._payload:
-            self._too_much_loss = self._round_lost > (LOSS_QUEUED if queued else LOSS_UNQUEUED) * total
+        lost, total, payload = self._round_lost, self._round_acked + self._round_lost, self._payload
+        self._round_rtt_s = self._round_rtt_sum / self._round_rtt_count if self._round_rtt_count else self._round_rtt_s
+        queued = self._round_rtt_s > 1.1 * self._min_rtt + QUANTUM_S
+        self._queue_stands = self._round_rtt_s > 1.05 * self._min_rtt + STANDING_S
+        self._too_much_loss = lost > max(LOSS_PACKETS_MIN * payload, (LOSS_QUEUED if queued else LOSS_UNQUEUED) * total)
+        self._overflowed = self._yielding.round_ended(lost=lost, total=total, packet_bytes=payload, queued=queued)
+        self._round_rate = (total - lost) / max(sample.now - self._round_at, 1e-6)
+        self._round_at = sample.now
+        self._yielding.note_rate(self._round_rate, sample.now)
         self._round_acked = self._round_lost = 0
         self._round_rtt_sum, self._round_rtt_count = 0.0, 0
 
@@ -183,7 +203,9 @@ class Bbr:
 
     def _step(self, sample: AckSample) -> None:
         now, phase = sample.now, self.phase
-        if self._too_much_loss:
+        if phase in (Phase.STARTUP, Phase.DRAIN):
+            self._started_round = self._round
+        if self._overflowed or self._too_much_loss:
             self._react(sample)
         if phase is Phase.STARTUP:
             self._check_full(sample)
@@ -195,14 +217,20 @@ class Bbr:
             if sample.in_flight <= ceiling or self._round > self._phase_round + 3:
                 self._enter(Phase.CRUISE, now)
         elif phase is Phase.CRUISE:
-            if self._round >= self._phase_round + ROUNDS_BETWEEN_PROBES or now > self._phase_at + PROBE_INTERVAL_S:
+            rounds = DEFIANT_ROUNDS_BETWEEN_PROBES if self._yielding.defiant(now) else ROUNDS_BETWEEN_PROBES
+            if self._round >= self._phase_round + rounds or now > self._phase_at + PROBE_INTERVAL_S:
                 self._low = _NO_LIMIT
                 self._enter(Phase.REFILL, now)
         elif phase is Phase.REFILL:
             if self._round > self._phase_round:
+                self._full_rate, self._full_count = self.rate, 0
                 self._enter(Phase.UP, now)
         elif phase is Phase.UP:
             self._probe_up(sample)
+        elif phase is Phase.YIELD:
+            assert self._curve is not None
+            if not self._queue_stands and self._curve.window(now, self._round_rtt_s) > WINDOW_GAIN * self._product:
+                self._enter(Phase.CRUISE, now)
         self._maybe_probe_rtt(sample)
 
     def _check_full(self, sample: AckSample) -> None:
@@ -216,21 +244,39 @@ class Bbr:
             self._enter(Phase.DRAIN, sample.now)
 
     def _probe_up(self, sample: AckSample) -> None:
-        """Raise the ceiling while it is what holds us, and stop once a queue has built up."""
+        """Raise the ceiling while it is what holds us; stop once a queue has built up, or going faster brings no more."""
         if self._high < _NO_LIMIT and sample.in_flight >= 0.9 * self._high:
             self._high += sample.acked_bytes
+        if self._round_began:
+            grew = self.rate > PROBE_GROWTH * self._full_rate and not self._queue_stands
+            self._full_count = 0 if grew else self._full_count + 1
+            self._full_rate = self.rate
         long_enough = sample.now > self._phase_at + self._min_rtt and self._round > self._phase_round
-        queue_built = long_enough and sample.in_flight > UP_GAIN * self._product
-        if queue_built or self._round > self._phase_round + 3:
+        queue_built = long_enough and self._queue_stands and sample.in_flight > UP_GAIN * self._product
+        if queue_built or self._full_count > PROBE_ROUNDS:
             self._enter(Phase.DOWN, sample.now)
 
     def _react(self, sample: AckSample) -> None:
-        """Too much was lost in the round that has just ended."""
+        """Much was lost in the round that has just ended, or the queue overflowed."""
         in_flight = max(sample.in_flight + sample.acked_bytes + sample.lost_bytes, WINDOW_MIN_PACKETS * self._payload)
-        if self.phase in (Phase.STARTUP, Phase.UP):
+        if self._round <= self._started_round + 2:
+            if self._too_much_loss and self.phase is Phase.STARTUP:
+                self._high = max(int(in_flight * LOSS_CUT), int(self._product * LOSS_CUT))
+                self._enter(Phase.DRAIN, sample.now)
+            return  # what comes a little later is still of our own making, as we did not know the path
+        if self._overflowed and self._yielding.yields(rate=self._round_rate, round_number=self._round, now=sample.now):
+            if self._yielding.fresh_cut(self._round):
+                self._curve = Curve(min(in_flight, self.window), sample.now, self._curve)
+                self._high = self._low = _NO_LIMIT
+                self._enter(Phase.YIELD, sample.now)
+        elif self._yielding.patient(self._round):
+            return
+        elif self.phase is Phase.YIELD:
+            self._enter(Phase.CRUISE, sample.now)
+        elif self._too_much_loss and self.phase is Phase.UP:
             self._high = max(int(in_flight * LOSS_CUT), int(self._product * LOSS_CUT))
-            self._enter(Phase.DRAIN if self.phase is Phase.STARTUP else Phase.DOWN, sample.now)
-        else:
+            self._enter(Phase.DOWN, sample.now)
+        elif self._too_much_loss:
             self._low = max(int(min(self._low, self.window) * LOSS_CUT), int(self._product))
 
     def _maybe_probe_rtt(self, sample: AckSample) -> None:
@@ -251,7 +297,8 @@ class Bbr:
         if not product:
             self.window = min(self.window + sample.acked_bytes, self._window_max)
             return
-        pace = _PACING_GAIN[self.phase] * self.rate
+        draining = self.phase is Phase.CRUISE and self._queue_stands and not self._yielding.defiant(sample.now)
+        pace = (DRAINING_GAIN if draining else _PACING_GAIN[self.phase]) * self.rate
         if self.phase is Phase.STARTUP:  # what we know is from a few packets yet: never slow down for it
             pace = max(pace, self.pacing_rate or STARTUP_GAIN * self._initial_window / self._min_rtt)
         self.pacing_rate = pace
@@ -260,6 +307,8 @@ class Bbr:
         target = window_gain * product + max(quanta, *self._lumps)
         if self.phase is Phase.PROBE_RTT:
             target = 0.5 * product + quanta
+        elif self.phase is Phase.YIELD and self._curve is not None:
+            target = self._curve.window(sample.now, self._round_rtt_s)
         target = min(target, self._low, self._high if self.phase is not Phase.CRUISE else HEADROOM * self._high)
         floor = self._initial_window if self.phase is Phase.STARTUP else 0
         wanted = int(max(min(target, self._window_max), WINDOW_MIN_PACKETS * self._payload, floor))

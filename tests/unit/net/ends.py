@@ -22,14 +22,15 @@ class End:
 
     async def count(self, messages: int) -> None:
         """Wait until that many messages came."""
-        await self._until(lambda: len(self.messages) >= messages)
+        await self.until(lambda: len(self.messages) >= messages)
 
     async def drained(self) -> None:
         """Wait until everything sent is acknowledged."""
-        await self._until(lambda: self.link.buffered() == 0)
+        await self.until(lambda: self.link.buffered() == 0)
 
-    async def _until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(WAIT_S):
+    async def until(self, true: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
+        """Wait for a condition that messages or acknowledgements bring about."""
+        async with asyncio.timeout(timeout_s):
             while not true():
                 self._changed.clear()
                 await self._changed.wait()

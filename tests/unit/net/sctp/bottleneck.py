@@ -8,13 +8,32 @@ from dataclasses import dataclass
 
 from agent.net.sctp.association import Association
 from agent.net.sctp.config import PACKET_BYTES_BASE, SctpConfig
+from agent.net.sctp.congestion import CongestionControl
 from agent.net.sctp.reassembly import Message
+from tests.unit.net.sctp.rivals import BbrOne, Cubic
 
 RATE = 1e6
 RTT_S = 0.04
 PRODUCT = RATE * RTT_S
 MESSAGE = memoryview(bytes(30_000))
 WAITING_BYTES = 1 << 20
+
+
+class CubicConfig(SctpConfig):
+    """An association with CUBIC."""
+
+    def make_congestion(self) -> CongestionControl:
+        return Cubic(payload_bytes=PACKET_BYTES_BASE)
+
+
+class BbrOneConfig(SctpConfig):
+    """An association with the first BBR."""
+
+    def make_congestion(self) -> CongestionControl:
+        return BbrOne(payload_bytes=PACKET_BYTES_BASE)
+
+
+RIVALS = {"cubic": CubicConfig, "bbr-1": BbrOneConfig}
 
 
 @dataclass(kw_only=True)
@@ -46,6 +65,8 @@ class Flows:
         self._begun = 0
 
     def _association(self, strategy: str) -> Association:
+        if strategy in RIVALS:
+            return Association(RIVALS[strategy](packet_bytes_max=PACKET_BYTES_BASE), self.rng)
         config = SctpConfig(congestion=strategy, packet_bytes_max=PACKET_BYTES_BASE)  # type: ignore[arg-type]
         return Association(config, self.rng)
 
