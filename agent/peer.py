@@ -81,19 +81,25 @@ class Peer:
             self._task.result()
 
     async def _live(self) -> None:
-        reporting = asyncio.get_running_loop().create_task(self._report(), name="reports")
+        self._reporting = asyncio.get_running_loop().create_task(self._report(), name="reports")
         try:
             async with contextlib.AsyncExitStack() as stack:
                 await self._take_part(stack)
         finally:
-            reporting.cancel()
-            await asyncio.wait({reporting})
+            self._say_goodbye()
+            await asyncio.wait({self._reporting})
+
+    def _say_goodbye(self) -> None:
+        """The last word, once; while the coordinator is connected, so that it need not guess from silence."""
+        self._reporting.cancel()
+        if self._stage != "stopped":
             self._telemetry.event("left")
             self._enter("stopped")
 
     async def _take_part(self, stack: contextlib.AsyncExitStack) -> None:
         """Everything from the first socket to the wish to leave."""
         connected = await connect(stack, self._who, self._telemetry, rng=self._rng)
+        stack.callback(self._say_goodbye)  # after the work has ended, before the sockets that `connect` opened close
         self._parts.network = connected.network
         self._parts.coordinator_bytes = connected.coordinator_bytes
         connected.network.add_listener(
