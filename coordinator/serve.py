@@ -159,7 +159,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket) -> None:
         ws_max_size=MESSAGE_BYTES_MAX,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
-        forwarded_allow_ips="127.0.0.1",
+        forwarded_allow_ips=settings.PROXIES,
     )
     celery = EmbeddedCelery(app, wake="telemetry.heartbeat") if settings.EMBEDDED else None
     if celery is not None:

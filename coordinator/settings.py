@@ -16,35 +16,34 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from coordinator import social, state
+from coordinator import environment, social, state
+from coordinator.environment import Environment
 
 env = environ.Env()
+ours = Environment(os.environ)
+ours.refuse_misspelt()
 BASE_DIR = Path(__file__).resolve().parent.parent
-
-
-def flag(name: str, default: bool) -> bool:
-    """A strict boolean: django-environ takes any misspelling for false."""
-    text = env.str(name, default="true" if default else "false").strip().lower()
-    if text not in {"1", "true", "yes", "on", "0", "false", "no", "off"}:
-        raise ImproperlyConfigured(f"{name} must be true or false, not {text!r}")
-    return text in {"1", "true", "yes", "on"}
-
-
-STATE_DIR = Path(env.str("HIVE_STATE_DIR", default=str(BASE_DIR / "var"))).expanduser().absolute()
-DEBUG = flag("HIVE_DEBUG", False)
-SECRET_KEY = env.str("HIVE_SECRET_KEY", default="") or state.secret_key(STATE_DIR)
-REDIS_URL = env.str("REDIS_URL", default="")
+STATE_DIR = Path(ours.text("HIVE_STATE_DIR", str(BASE_DIR / "var"))).expanduser().absolute()
+DEBUG = ours.flag("HIVE_DEBUG", False)
+SECRET_KEY = ours.secret("HIVE_SECRET_KEY") or state.secret_key(STATE_DIR)
+SECRET_KEY_FALLBACKS = ours.words("HIVE_SECRET_KEY_FALLBACKS")
+"""Former secret keys, separated by commas: what was signed with them still holds. Take them out after some weeks."""
+REDIS_URL = ours.url("REDIS_URL", environment.BROKERS)
 EMBEDDED = not REDIS_URL
 """One process does everything: web, WebSockets, Celery worker and beat."""
 
-ALLOWED_HOSTS = env.list("HIVE_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", socket.gethostname().lower()])
-CSRF_TRUSTED_ORIGINS = env.list("HIVE_TRUSTED_ORIGINS", default=[])
-SITE_URL = env.str("HIVE_SITE_URL", default="").rstrip("/")
+ALLOWED_HOSTS = ours.hosts("HIVE_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", socket.gethostname().lower()])
+CSRF_TRUSTED_ORIGINS = ours.origins("HIVE_TRUSTED_ORIGINS")
+SITE_URL = ours.origin("HIVE_SITE_URL")
 """Public origin, for join commands; empty takes what the visitor's browser asked for."""
-BEHIND_TLS = flag("HIVE_BEHIND_TLS", False)
+BEHIND_TLS = ours.flag("HIVE_BEHIND_TLS", False)
 """A reverse proxy in front terminates TLS and sets X-Forwarded-Proto."""
+PROXIES = ours.networks("HIVE_PROXIES", ["127.0.0.1", "::1"])
+"""Addresses of reverse proxies. Whoever else sends X-Forwarded-For or X-Forwarded-Proto is not believed."""
+if DEBUG and (BEHIND_TLS or not EMBEDDED):
+    raise ImproperlyConfigured("HIVE_DEBUG shows code and settings to visitors: it is not for a site in production")
 
-METRICS_TOKEN = env.str("HIVE_METRICS_TOKEN", default="")
+METRICS_TOKEN = ours.text("HIVE_METRICS_TOKEN")
 """Whoever asks for /metrics has to send it as a bearer token; empty: anybody may ask."""
 
 SOCIAL = social.configured(env)
@@ -114,6 +113,7 @@ SQLITE_OPTIONS: dict[str, Any] = {
     "transaction_mode": "IMMEDIATE",  # without it, concurrent writers fail with "database is locked"
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
 }
+ours.url("DATABASE_URL", environment.DATABASES)
 DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{STATE_DIR / 'hive.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = SQLITE_OPTIONS
@@ -183,9 +183,9 @@ CONTENT_SECURITY_POLICY = {
 }
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
-if BEHIND_TLS:
-    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+if BEHIND_TLS:  # uvicorn takes the scheme from X-Forwarded-Proto, and only from PROXIES
     SECURE_SSL_REDIRECT = True
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]  # asked from inside, past the proxy
     SECURE_HSTS_SECONDS = 31_536_000
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
@@ -218,7 +218,7 @@ ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_LOGOUT_REDIRECT_URL = "/"
 ACCOUNT_USER_DISPLAY = "coordinator.accounts.models.display"
-ACCOUNT_SIGNUP_OPEN = flag("HIVE_SIGNUP", True)
+ACCOUNT_SIGNUP_OPEN = ours.flag("HIVE_SIGNUP", True)
 """False closes sign-up; who has an account keeps it."""
 ACCOUNT_SIGNUP_FORM_HONEYPOT_FIELD = "website"
 ACCOUNT_FORMS = {"signup": "coordinator.accounts.forms.SignupForm"}
@@ -230,16 +230,15 @@ SOCIALACCOUNT_PROVIDERS = SOCIAL.providers
 SOCIALACCOUNT_LOGIN_ON_GET = False
 SOCIALACCOUNT_EMAIL_AUTHENTICATION = False
 
-CERTIFICATE_DAYS = env.int("HIVE_CERTIFICATE_DAYS", default=14)
+CERTIFICATE_DAYS = ours.whole("HIVE_CERTIFICATE_DAYS", 14, 1, 365)
 """How long a certificate of admission holds, and so how long agents do without the coordinator. They renew at half of it."""
-if not 1 <= CERTIFICATE_DAYS <= 365:
-    raise ImproperlyConfigured(f"HIVE_CERTIFICATE_DAYS must be from 1 to 365, not {CERTIFICATE_DAYS}")
 
+ours.url("EMAIL_URL", environment.MAIL)
 vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
 if vars().get("EMAIL_FILE_PATH"):
     EMAIL_FILE_PATH = "/" + vars()["EMAIL_FILE_PATH"].lstrip("/")  # the parser drops the first slash of filemail:///path
 EMAIL_TIMEOUT = 20
-DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("HIVE_MAIL_FROM", default="Hive <hive@localhost>")
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = ours.text("HIVE_MAIL_FROM", "Hive <hive@localhost>")
 MAIL_DELIVERY_BACKEND = vars()["EMAIL_BACKEND"]
 """What really sends. Unless it is the console, a Celery task uses it, so that no page waits for a mail server."""
 if not MAIL_DELIVERY_BACKEND.endswith("console.EmailBackend"):
@@ -260,5 +259,5 @@ LOGGING = {
         "django.request": {"level": "ERROR"},  # a 404 is the visitor's business
         "kombu.connection": {"level": "ERROR"},  # warns that memory:// has no host name
     },
-    "root": {"handlers": ["console"], "level": env.str("HIVE_LOG_LEVEL", default="WARNING").upper()},
+    "root": {"handlers": ["console"], "level": ours.level("HIVE_LOG_LEVEL", "WARNING")},
 }

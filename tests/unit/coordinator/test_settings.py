@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from django.core.management import call_command
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -19,7 +20,7 @@ SHOW = (
 
 
 def load(state: Path, code: str = SHOW, **environment: str) -> subprocess.CompletedProcess[str]:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("HIVE_", "DATABASE_", "REDIS_", "CELERY_"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("HIVE_", "DATABASE_", "REDIS_", "CELERY_", "EMAIL_"))}
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -50,13 +51,37 @@ def test_a_misspelled_flag_is_refused(tmp_path: Path) -> None:
     assert done.returncode and "HIVE_DEBUG must be true or false" in done.stderr
 
 
-def test_the_deployment_check_is_clean_behind_tls(tmp_path: Path) -> None:
-    code = (
-        "import os; os.environ['DJANGO_SETTINGS_MODULE'] = 'coordinator.settings'; import django; django.setup(); "
-        "from django.core.management import call_command; call_command('check', deploy=True, fail_level='WARNING')"
-    )
-    done = load(tmp_path, code, HIVE_BEHIND_TLS="true", HIVE_ALLOWED_HOSTS="hive.example")
-    assert done.returncode == 0, done.stderr
+CHECK = (
+    "import os; os.environ['DJANGO_SETTINGS_MODULE'] = 'coordinator.settings'; import django; django.setup(); "
+    "from django.core.management import call_command; call_command('check', deploy=True, fail_level='DEBUG')"
+)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {
+            "DATABASE_URL": "postgres://hive:secret@db/hive",
+            "REDIS_URL": "redis://:secret@redis:6379/0",
+            "EMAIL_URL": "smtp+tls://hive:secret@mail.example:587",
+            "HIVE_SECRET_KEY": "k9" + "abcdefgh" * 6,
+            "HIVE_SITE_URL": "https://hive.example",
+            "HIVE_TRUSTED_ORIGINS": "https://hive.example",
+            "HIVE_PROXIES": "10.0.0.0/8",
+            "HIVE_METRICS_TOKEN": "m" * 40,
+        },
+    ],
+    ids=["one process", "all of production"],
+)
+def test_the_deployment_check_is_clean_behind_tls(tmp_path: Path, more: dict[str, str]) -> None:
+    done = load(tmp_path, CHECK, HIVE_BEHIND_TLS="true", HIVE_ALLOWED_HOSTS="hive.example", **more)
+    assert done.returncode == 0 and "no issues (0 silenced)" in done.stdout, done.stderr
+
+
+def test_the_deployment_check_would_complain(tmp_path: Path) -> None:
+    done = load(tmp_path, CHECK)
+    assert done.returncode and "security.W004" in done.stderr
 
 
 def test_no_migration_is_missing(db: None) -> None:
