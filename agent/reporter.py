@@ -86,8 +86,8 @@ class Reporter:
             bytes_coordinator=parts.coordinator_bytes(),
             experts_total=sum(map(len, parts.grids)),
             experts_alive=len(alive),
-            connections=self._connections(),
-            experts=hosted[:EXPERTS_MAX],
+            connections=self._connections() if stage != "stopped" else (),  # the last report comes just before they close
+            experts=hosted[:EXPERTS_MAX] if stage != "stopped" else (),
         )
 
     def _rate(self, tokens: int) -> float:

@@ -40,6 +40,11 @@ def text(now: float) -> bytes:
     return generate_latest(registry)
 
 
+def families(now: float) -> list[Metric]:
+    """Every metric, with the samples that it has now."""
+    return [*_experiments(now), *_health(now), *_machinery(now)]
+
+
 class _Hive(Collector):
     def __init__(self, now: float) -> None:
         self._now = now
@@ -48,9 +53,7 @@ class _Hive(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        yield from _experiments(self._now)
-        yield from _health(self._now)
-        yield from _machinery(self._now)
+        return iter(families(self._now))
 
 
 def _experiments(now: float) -> Iterator[Metric]:
