@@ -40,7 +40,7 @@ class DhtConfig:
     # Neighbours
     siblings: int = 8  # the closest peers, which a node is always connected to
     stratum_bits: int = 2  # a bucket is cut into 2**stratum_bits parts; one connection is wanted in each
-    links_max: int = 64  # above it, connections that matter least are closed; half as many more are let in for a while
+    links_max: int = 80  # above it, connections that matter least are closed; half as many more are let in for a while
     newcomer_s: float = 30.0  # how long a new connection is spared from that, for peers that join through us
     known_max: int = 128  # peers heard of and not connected
     dials_max: int = 8  # connections being opened at once
@@ -72,11 +72,16 @@ class DhtConfig:
     repair_keys_max: int = 128  # keys looked at in one step of a repair
     repair_step_s: float = 0.1
     # Upkeep
-    check_min_s: float = 1.0  # how soon after a loss the siblings are asked for their neighbours
-    check_gain_s: float = 8.0  # the same after a gain
+    check_min_s: float = 1.0  # between two searches for our own surroundings while we have not found our place
     check_max_s: float = 60.0  # the interval doubles up to this while nothing changes
+    check_loss_s: float = 8.0  # the interval after a loss among the siblings
+    look_loss_s: float = 1.0  # how soon after a loss the siblings are asked for their neighbours
+    look_gain_s: float = 8.0  # the same after a gain
     refresh_step_s: float = 0.5  # between two searches that fill buckets
-    refresh_period_s: float = 120.0  # between two rounds over all buckets
+    refresh_first_s: float = 4.0  # between two rounds over all buckets, at first and after a part lost its last connection
+    refresh_period_s: float = 120.0  # the interval doubles up to this
+    reunion_period_s: float = 120.0  # between two looks whether somebody who should be in the overlay is
+    reunion_quiet_s: float = 60.0  # after coming over from another part, how long others' news of it are not needed
     suspect_s: float = 2.0  # how long a peer that missed an acknowledgement is passed over, and between two pings
     silent_max: int = 8  # misses in a row after which its connection is closed
     answer_peers_max: int = 16  # peers named in one answer

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.dht.config import DhtConfig
 from agent.dht.events import Effect, Send
-from agent.dht.keys import Contact, KeySpace
+from agent.dht.keys import Contact, KeySpace, bucket_of
 from agent.dht.messages import Message, encode
 from agent.dht.records import RecordStore
 from agent.dht.routing_table import RoutingTable
@@ -113,10 +113,11 @@ class Core:
         return found[:n]
 
     def is_near(self, key: int) -> bool:
-        """True if this node knows the surroundings of `key`: its siblings reach that far."""
-        return key ^ self.me.key <= self.table.reach()
+        """True if this node can speak for the surroundings of `key`: its siblings reach there, or so near that having no
+        connection there means that nobody is (the next larger bucket would hold a dozen peers)."""
+        return bucket_of(key, self.me.key) <= self.table.sibling_bucket() + 1
 
     def is_replica(self, key: int) -> bool:
         """True if this node is one of the peers closest to `key`, and near enough to know: a node further off may know only
         a few closer peers, and take itself for one of the closest."""
-        return self.is_near(key) and self.me in self.replica_set(key)
+        return key ^ self.me.key <= self.table.reach() and self.me in self.replica_set(key)

@@ -40,6 +40,12 @@ class Heard(msgspec.Struct, frozen=True):
     peers: Sequence[PeerId]
 
 
+class Entrances(msgspec.Struct, frozen=True):
+    """Peers that the host can connect to without the overlay, by an address of their own; instead of those told before."""
+
+    peers: Sequence[PeerId]
+
+
 class Get(msgspec.Struct, frozen=True):
     """Read any number of keys. Done: dict of key -> list[Record]; a key that nobody answered for is missing."""
 
@@ -92,6 +98,12 @@ class Connect(msgspec.Struct, frozen=True):
     peer: PeerId
 
 
+class Contact(msgspec.Struct, frozen=True):
+    """A connection to one of the Entrances is wanted, by its own address and not through the overlay, which does not find it."""
+
+    peer: PeerId
+
+
 class Disconnect(msgspec.Struct, frozen=True):
     peer: PeerId
     reason: str
@@ -118,5 +130,5 @@ class Settled(msgspec.Struct, frozen=True):
     """The node has found its place: its siblings have been asked and are connected, or cannot be. Once."""
 
 
-Event = PeerOpened | PeerClosed | Received | ConnectFailed | Heard | Get | Put | Find | Route | Reply
-Effect = Send | Connect | Disconnect | Deliver | Done | Settled
+Event = PeerOpened | PeerClosed | Received | ConnectFailed | Heard | Entrances | Get | Put | Find | Route | Reply
+Effect = Send | Connect | Contact | Disconnect | Deliver | Done | Settled

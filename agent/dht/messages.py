@@ -36,7 +36,8 @@ class Status(IntEnum):
     OK = 0
     NO_PEER = 1  # SEND: the peer is not connected to whoever is closest to it
     REFUSED = 2  # SEND: it has no handler, its handler refused, or it has too much to do
-    LOST_WAY = 3  # GET, PUT, FIND: no connection led closer, but this peer is not near the key: an answer for want of a better
+    LOST_WAY = 3  # no connection led closer, but this peer is not near the key: an answer for want of a better
+    DEAD_END = 4  # the same, after others ways have been tried nearby: the origin may try elsewhere
 
 
 class Item(msgspec.Struct, array_like=True, gc=False):
@@ -130,7 +131,13 @@ class NearPeers(msgspec.Struct, array_like=True, tag=11, gc=False):
     peers: Annotated[list[RawPeer], Meta(max_length=64)]
 
 
-Message = Request | Ack | Answer | Store | Stored | Offer | Want | Ping | Pong | Near | NearPeers
+class Bridge(msgspec.Struct, array_like=True, tag=12, gc=False):
+    """The overlay was split. Through me, this peer leads to the other part."""
+
+    peer: RawPeer
+
+
+Message = Request | Ack | Answer | Store | Stored | Offer | Want | Ping | Pong | Near | NearPeers | Bridge
 
 
 class Letter(msgspec.Struct, array_like=True):

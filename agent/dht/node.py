@@ -4,6 +4,7 @@
     operations   operations.py    what this peer asks: get, put, find, route
     replication  replication.py   records at the peers closest to them
     upkeep       upkeep.py        which connections to have
+    reunion      reunion.py       one overlay again after a split
 
 Times are Unix seconds that never go backwards. What a neighbour sends is untrusted: anything malformed makes `handle` raise
 ProtocolViolation before any state has changed, and its host closes that connection.
@@ -18,11 +19,12 @@ from typing import Any
 from agent.dht import events, messages
 from agent.dht.config import DhtConfig
 from agent.dht.core import Core
-from agent.dht.keys import Contact, KeySpace
+from agent.dht.keys import KeySpace
 from agent.dht.messages import Item, Kind, Letter, Result, Status, encode
-from agent.dht.operations import Operations
+from agent.dht.operations import Found, Operations
 from agent.dht.records import RecordStore, Verify
 from agent.dht.replication import Replication
+from agent.dht.reunion import Reunion
 from agent.dht.router import Leg, Router, Sink
 from agent.dht.upkeep import Upkeep
 from agent.errors import ProtocolViolation
@@ -46,7 +48,9 @@ class _Delivery:
 class DhtNode:
     """The machine. `verify` checks records' signatures (records.SignatureCheck; simulations pass cheaper ones)."""
 
-    __slots__ = ("_by_place", "_deliveries", "_dispatch", "_operations", "_receive", "_replication", "_router", "_upkeep", "core")
+    __slots__ = (
+        "_by_place", "_deliveries", "_operations", "_replication", "_reunion", "_router", "_upkeep", "core",
+    )  # fmt: skip
 
     def __init__(self, peer: PeerId, config: DhtConfig, *, verify: Verify, rng: Random, space: KeySpace | None = None) -> None:
         space = space or KeySpace()
@@ -56,6 +60,7 @@ class DhtNode:
         self._operations = Operations(core, self._router)
         self._replication = Replication(core)
         self._upkeep = Upkeep(core, self._operations, self._replication)
+        self._reunion = Reunion(core, self._operations, self._upkeep)
         self._deliveries: dict[int, _Delivery] = {}
         self._by_place: dict[tuple[PeerId, bytes], int] = {}
 
@@ -73,6 +78,7 @@ class DhtNode:
         """Start the clockwork. Once, before anything else."""
         self.core.now = now
         self._replication.begin()
+        self._reunion.begin()
 
     def handle(self, event: events.Event, now: float) -> list[events.Effect]:
         """Take one event. Raises ProtocolViolation for what a peer may not send, ValueError for a caller's mistake.
@@ -86,14 +92,18 @@ class DhtNode:
                 self._received(peer, data)
             case events.PeerOpened(peer):
                 self._upkeep.opened(peer)
+                self._reunion.opened(peer)
             case events.PeerClosed(peer):
                 self._upkeep.closed(peer)
                 self._router.on_closed(peer)
                 self._replication.on_closed(peer)
             case events.ConnectFailed(peer):
                 self._upkeep.connect_failed(peer)
+                self._reunion.failed(peer)
             case events.Heard(peers):
-                self._upkeep.heard([core.space.contact(peer) for peer in peers])
+                self._upkeep.heard([(core.space.contact(peer), None) for peer in peers])
+            case events.Entrances(peers):
+                self._reunion.set_entrances(peers)
             case events.Reply():
                 self._reply(event)
             case _:
@@ -142,7 +152,9 @@ class DhtNode:
             case messages.Near():
                 self._upkeep.on_near(peer, message)
             case messages.NearPeers():
-                self._upkeep.on_near_peers(message)
+                self._upkeep.on_near_peers(peer, message)
+            case messages.Bridge():
+                self._reunion.on_bridge(peer, message)
 
     def _operate(self, event: events.Event) -> None:
         operations, space = self._operations, self.core.space
@@ -156,10 +168,10 @@ class DhtNode:
             case events.Find(op, key):
                 _check_keys([key], space)
 
-                def found(contacts: list[Contact]) -> None:
-                    self.core.effects.append(events.Done(op, [c.peer for c in contacts]))
+                def found(named: list[Found]) -> None:
+                    self.core.effects.append(events.Done(op, [contact.peer for contact, _ in named]))
 
-                operations.find(key, found, paths=self.core.config.read_paths)
+                operations.find(key, found, starts=[None] * self.core.config.read_paths)
             case events.Route(op, peer, kind, body, timeout_s):
                 if len(body) > messages.PAYLOAD_BYTES_MAX or len(kind) > 64:
                     raise ValueError(f"a routed message has at most {messages.PAYLOAD_BYTES_MAX} bytes and its kind 64 letters")
@@ -185,7 +197,7 @@ class DhtNode:
         content with less, unless somebody searches for its own place."""
         core = self.core
         key = core.space.decode(item.key)
-        if leg.source is None or core.is_near(key) or (leg.kind == Kind.FIND and leg.origin.key != key):
+        if core.is_near(key) or (leg.kind == Kind.FIND and leg.origin.key != key):
             return Status.OK
         return Status.LOST_WAY
 

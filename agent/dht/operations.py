@@ -7,6 +7,7 @@ answered for, and ends when all paths have answered, or soon after the first use
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from agent.dht.config import ITEMS_MAX
 from agent.dht.core import Core, Timer
@@ -18,16 +19,22 @@ from agent.dht.router import Leg, Router
 from agent.errors import CallRefused, CallTimeout, HiveError, NotReachable, ProtocolViolation
 from agent.identity import PeerId
 
+OFF_THE_KEY = (Status.LOST_WAY, Status.DEAD_END)
 ANOTHER_WAY_MAX = 4  # paths after which an answer from somewhere off the key is taken for the best there is
+
+
+Found = tuple[Contact, PeerId | None]
+"""A peer that was named, and the neighbour that the path to whoever named it began with, if that was chosen."""
 
 
 class Search:
     """At most ITEMS_MAX items of one operation, with one token. Its answers gather in `found`:
-    by index, `{(subkey, owner): Record}` (GET), `{peer id bytes}` (PUT, FIND) or the answer's bytes (SEND)."""
+    by index, `{(subkey, owner): Record}` (GET), `{peer id bytes: the neighbour that its path began with, if it was chosen}` (PUT,
+    FIND) or the answer's bytes (SEND)."""
 
     __slots__ = (
         "answered", "attempt_s", "deadline", "done", "ending", "error", "found",
-        "items", "kind", "lost_way", "on_done", "open", "paths", "retry", "starting", "timers", "token", "useful",
+        "items", "kind", "lost_way", "on_done", "open", "paths", "retry", "starting", "starts", "timers", "token", "useful",
     )  # fmt: skip
 
     def __init__(self, kind: Kind, token: bytes, items: list[Item], deadline: float, on_done: Callable[[Search], None]) -> None:
@@ -36,7 +43,8 @@ class Search:
         self.items = {item.index: item for item in items}
         self.deadline = deadline
         self.on_done = on_done
-        self.found: dict[int, dict[tuple[str, PeerId], Record] | set[bytes] | bytes] = {}
+        self.found: dict[int, dict[tuple[str, PeerId], Record] | dict[bytes, PeerId | None] | bytes] = {}
+        self.starts: Sequence[PeerId | None] = ()  # the neighbours that the first paths begin with; None: whoever is closest
         self.answered: set[int] = set()  # items that some path has answered for
         self.useful: set[int] = set()  # items with an answer that is not empty
         self.lost_way: set[int] = (
@@ -122,17 +130,17 @@ class Operations:
             batch = [Item(i, r.key, encode([r])) for i, r in enumerate(records[first : first + ITEMS_MAX])]
             self.start(Kind.PUT, batch, finished_at(first), paths=self._core.config.write_paths)
 
-    def find(self, key: bytes, on_done: Callable[[list[Contact]], None], *, paths: int) -> None:
-        """Who is close to `key`; closest first."""
+    def find(self, key: bytes, on_done: Callable[[list[Found]], None], *, starts: Sequence[PeerId | None]) -> None:
+        """Who is close to `key`; closest first. One path for each of `starts`, which names the neighbour that it begins with."""
         space = self._core.space
 
         def finished(search: Search) -> None:
-            found = search.found.get(0)
-            contacts = [space.contact(raw) for raw in found if isinstance(raw, bytes)] if isinstance(found, set) else []
+            found = cast(dict[bytes, PeerId | None], search.found.get(0, {}))
+            named = [(space.contact(raw), via) for raw, via in found.items()]
             target = space.decode(key)
-            on_done(sorted(contacts, key=lambda c: c.key ^ target))
+            on_done(sorted(named, key=lambda entry: entry[0].key ^ target))
 
-        self.start(Kind.FIND, [Item(0, key)], finished, paths=paths)
+        self.start(Kind.FIND, [Item(0, key)], finished, paths=len(starts), starts=starts)
 
     def send(self, op: int, peer: PeerId, letter: Letter, timeout_s: float) -> None:
         """To one peer exactly; ends with Done(op, its answer or an error)."""
@@ -146,10 +154,18 @@ class Operations:
                 self._finish(op, search.error or CallTimeout(f"{peer.short} did not answer within {timeout_s:.1f} s"))
 
         item = Item(0, self._core.space.encode(contact.key), peer.raw + encode(letter))
-        self.start(Kind.SEND, [item], finished, paths=1, timeout_s=timeout_s)
+        introducer = self._core.table.introducers.get(peer)
+        self.start(Kind.SEND, [item], finished, paths=1, timeout_s=timeout_s, starts=(introducer,))
 
     def start(
-        self, kind: Kind, items: list[Item], on_done: Callable[[Search], None], *, paths: int, timeout_s: float | None = None
+        self,
+        kind: Kind,
+        items: list[Item],
+        on_done: Callable[[Search], None],
+        *,
+        paths: int,
+        timeout_s: float | None = None,
+        starts: Sequence[PeerId | None] = (),
     ) -> None:
         """Start a search along `paths` paths. Too many at once: it ends at once, unanswered."""
         core = self._core
@@ -159,6 +175,7 @@ class Operations:
             on_done(search)
             return
         self.running += 1
+        search.starts = starts
         search.attempt_s = core.config.attempt_timeout_s
         search.timers.append(core.at(search.deadline, self._end, search))
         for _ in range(paths):
@@ -180,6 +197,7 @@ class Operations:
         search.paths += 1
         search.open[path] = {item.index for item in wanted}
         leg = Leg(search.token, search.kind, path, core.me, _PathSink(self, search, path))
+        leg.start = search.starts[path] if path < len(search.starts) else None
         leg.hops_left = core.config.hop_limit
         leg.deadline = search.deadline
         self._router.route(leg, wanted)
@@ -195,9 +213,9 @@ class Operations:
             if result.status == Status.NO_PEER and search.kind != Kind.SEND:
                 search.open[path].discard(result.index)
                 continue
-            if not self._absorb(search, item, result):
+            if not self._absorb(search, item, result, path):
                 continue  # a malformed part: as if it had not come
-            if result.status == Status.LOST_WAY:
+            if result.status in OFF_THE_KEY:
                 search.lost_way.add(result.index)
             if not result.more:
                 search.open[path].discard(result.index)
@@ -254,7 +272,7 @@ class Operations:
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
-    def _absorb(self, search: Search, item: Item, result: Result) -> bool:
+    def _absorb(self, search: Search, item: Item, result: Result, path: int) -> bool:
         """Merge one part of an answer. False if it is malformed."""
         index = item.index
         try:
@@ -263,22 +281,22 @@ class Operations:
             elif search.kind == Kind.SEND:
                 return self._absorb_letter(search, index, result)
             else:
-                found = search.found.setdefault(index, set())
-                assert isinstance(found, set)
+                found = cast(dict[bytes, PeerId | None], search.found.setdefault(index, {}))
                 peers = decode_peers(result.payload)
-                found.update(peers[: self._core.config.answer_peers_max])
+                via = search.starts[path] if path < len(search.starts) else None
+                for raw in peers[: self._core.config.answer_peers_max]:
+                    found.setdefault(raw, via)
                 if peers:
                     search.useful.add(index)
         except ProtocolViolation:
             return False
-        if not result.more and result.status != Status.LOST_WAY:
+        if not result.more and result.status not in OFF_THE_KEY:
             search.answered.add(index)
         return True
 
     def _absorb_records(self, search: Search, item: Item, records: list[Record]) -> None:
         core = self._core
-        merged = search.found.setdefault(item.index, {})
-        assert isinstance(merged, dict)
+        merged = cast(dict[tuple[str, PeerId], Record], search.found.setdefault(item.index, {}))
         for record in records:
             place = (record.subkey, record.owner)
             held = merged.get(place)

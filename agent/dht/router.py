@@ -72,7 +72,7 @@ class RemoteSink:
 class Leg:
     """One request as it passes through this node."""
 
-    __slots__ = ("avoid", "deadline", "detours", "hops_left", "kind", "origin", "path", "sink", "source", "token")
+    __slots__ = ("avoid", "deadline", "detours", "hops_left", "kind", "origin", "path", "sink", "source", "start", "token")
 
     def __init__(self, token: bytes, kind: Kind, path: int, origin: Contact, sink: Sink, *, source: PeerId | None = None) -> None:
         self.token = token
@@ -81,6 +81,7 @@ class Leg:
         self.origin = origin
         self.sink = sink
         self.source = source  # None: this node is the origin
+        self.start: PeerId | None = None  # at the origin: the neighbour that this path begins with, if it is connected
         self.hops_left = 0
         self.deadline = 0.0
         self.detours = 0
@@ -154,10 +155,12 @@ class Router:
                 continue
             if not result.more:
                 del forward.items[result.index]
-            if result.status == Status.LOST_WAY and self._has_detour(forward, item):
+            if result.status == Status.LOST_WAY and not result.more and self._has_detour(forward, item):
                 lost_way.append(item)
-            else:
-                results.append(result)
+                continue
+            if result.status == Status.LOST_WAY and forward.leg.detours:  # or every hop would try them, and their number multiply
+                result.status = Status.DEAD_END
+            results.append(result)
         if not forward.items:
             self._drop(forward)
         if results:
@@ -206,6 +209,8 @@ class Router:
         core = self._core
         key = core.space.decode(item.key)
         later = leg.path > 0
+        if leg.start is not None and leg.start in core.table.connected and leg.start not in leg.avoid:
+            return core.table.connected[leg.start].contact
         if not later and not leg.avoid and not core.suspects:  # the common case, without sorting candidates
             nearest = core.table.closest_closer(key)
             if nearest is None or (nearest.peer != leg.origin.peer and nearest.peer != leg.source):

@@ -6,9 +6,8 @@ the connected peers in order of distance to any key (Kademlia, section 2.4), wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from heapq import nsmallest
-from itertools import islice
 
 from agent.dht.config import DhtConfig
 from agent.dht.keys import Contact, bucket_of, stratum_of
@@ -34,23 +33,38 @@ class Neighbour:
 class RoutingTable:
     """Connected peers (no more than the host lets in; `victim` names whom to close above the limit) and known contacts."""
 
-    __slots__ = ("_buckets", "_config", "_mask", "_siblings", "_strata", "connected", "known", "me")
+    __slots__ = (
+        "_buckets",
+        "_config",
+        "_mask",
+        "_reach",
+        "_sibling_bucket",
+        "_siblings",
+        "_strata",
+        "connected",
+        "introducers",
+        "known",
+        "me",
+    )
 
     def __init__(self, me: Contact, config: DhtConfig) -> None:
         self.me = me
         self._config = config
         self.connected: dict[PeerId, Neighbour] = {}
         self.known: dict[PeerId, Contact] = {}
+        self.introducers: dict[PeerId, PeerId] = {}  # known peer -> the neighbour by whose way we heard of it
         self._buckets: dict[int, list[Contact]] = {}
         self._strata: dict[int, int] = {}  # bucket -> bit s is set if there is a connection in stratum s
-        self._siblings: list[Contact] | None = None  # until the next change
+        self._siblings: list[Contact] | None = None  # None: to be found again, with what follows from them
+        self._reach = FAR
+        self._sibling_bucket = 256
         self._mask = 0  # bit i is set if bucket i is not empty
 
     def add(self, contact: Contact, now: float) -> bool:
         """Note that a connection is open. False if it was noted already."""
         if contact.peer in self.connected or contact.peer == self.me.peer:
             return False
-        self.known.pop(contact.peer, None)
+        self.forget(contact.peer)
         self.connected[contact.peer] = Neighbour(contact, now)
         self._siblings = None
         bucket = bucket_of(self.me.key, contact.key)
@@ -77,14 +91,22 @@ class RoutingTable:
         self._count_strata(bucket)
         return neighbour.contact
 
-    def learn(self, contact: Contact) -> bool:
-        """Note a peer that someone named. The oldest is forgotten at `known_max`. False if it was known."""
+    def learn(self, contact: Contact, via: PeerId | None = None) -> bool:
+        """Note a peer that someone named; the neighbour `via` leads to it, if given. The oldest is forgotten at `known_max`.
+        False if it was known."""
         if contact.peer == self.me.peer or contact.peer in self.connected or contact.peer in self.known:
             return False
         if len(self.known) >= self._config.known_max:
-            del self.known[next(iter(self.known))]
+            self.forget(next(iter(self.known)))
         self.known[contact.peer] = contact
+        if via is not None:
+            self.introducers[contact.peer] = via
         return True
+
+    def forget(self, peer: PeerId) -> None:
+        """No longer know of a peer that is not connected."""
+        self.known.pop(peer, None)
+        self.introducers.pop(peer, None)
 
     def closer(self, key: int) -> Iterator[Contact]:
         """Connected peers that are closer to `key` than we are, closest first."""
@@ -114,28 +136,40 @@ class RoutingTable:
 
     def closest(self, key: int, n: int) -> list[Contact]:
         """The `n` connected peers closest to `key`, closest first."""
-        found = list(islice(self.closer(key), n))
-        if len(found) < n:
-            found += islice(self.further(key), n - len(found))
-        return found
+        found: list[Contact] = []  # written out, because it is what a node does most
+        different = self.me.key ^ key
+        bits = different & self._mask
+        while bits and len(found) < n:
+            bucket = bits.bit_length() - 1
+            found += self._sorted(bucket, key)
+            bits ^= 1 << bucket
+        if len(found) < n and -1 in self._buckets:
+            found += self._buckets[-1]
+        bits = ~different & self._mask
+        while bits and len(found) < n:
+            low = bits & -bits
+            found += self._sorted(low.bit_length() - 1, key)
+            bits ^= low
+        return found[:n]
 
     def siblings(self) -> list[Contact]:
         """The connected peers closest to us, at most `siblings` of them."""
         if self._siblings is None:
-            self._siblings = self.closest(self.me.key, self._config.siblings)
+            found = self._siblings = self.closest(self.me.key, self._config.siblings)
+            self._reach = FAR if len(found) < self._config.siblings else found[-1].key ^ self.me.key
+            self._sibling_bucket = self._reach.bit_length() - 1
         return self._siblings
 
     def reach(self) -> int:
         """The distance up to which siblings cover the key space; beyond every key if there are too few of them."""
-        siblings = self.siblings()
-        if len(siblings) < self._config.siblings:
-            return FAR
-        return siblings[-1].key ^ self.me.key
+        if self._siblings is None:
+            self.siblings()
+        return self._reach
 
-    def wanted_siblings(self) -> list[Contact]:
-        """Known, unconnected peers that belong among our siblings."""
+    def wanted_siblings(self, unwanted: Container[PeerId] = ()) -> list[Contact]:
+        """Known, unconnected peers that belong among our siblings. The `unwanted` leave their places to others."""
         me, reach = self.me.key, self.reach()
-        near = [c for c in self.known.values() if c.key ^ me < reach]
+        near = [c for c in self.known.values() if c.key ^ me < reach and c.peer not in unwanted]
         if not near:
             return []
         best = nsmallest(self._config.siblings, [*self.siblings(), *near], key=lambda c: c.key ^ me)
@@ -143,11 +177,16 @@ class RoutingTable:
 
     def sibling_bucket(self) -> int:
         """The bucket of our furthest sibling, below which siblings cover everything; 256 if they are too few."""
-        return self.reach().bit_length() - 1
+        if self._siblings is None:
+            self.siblings()
+        return self._sibling_bucket
 
     def is_covered(self, bucket: int, stratum: int) -> bool:
         """True if there is a connection in that part of that bucket."""
         return bool(self._strata.get(bucket, 0) >> stratum & 1)
+
+    def is_empty(self, bucket: int) -> bool:
+        return not self._mask >> bucket & 1
 
     def victim(self, now: float) -> Contact | None:
         """Whom to disconnect when there are too many: never one of our siblings; one that has just connected (it may be joining

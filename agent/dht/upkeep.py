@@ -13,12 +13,12 @@ from agent.dht.core import Core
 from agent.dht.events import Connect, Disconnect, Settled
 from agent.dht.keys import Contact, bucket_of, stratum_of
 from agent.dht.messages import Near, NearPeers, Ping
-from agent.dht.operations import Operations
+from agent.dht.operations import Found, Operations
 from agent.dht.replication import Replication
 from agent.dht.routing_table import Neighbour
 from agent.identity import PeerId
 
-CHECK_PATHS = 2
+NEWCOMERS_MAX = 8  # new siblings that are remembered to be asked
 FAILURES_MAX = 256  # peers whose failed dials are remembered
 FAILURES_FORGET = 5  # failed dials after which a contact is forgotten
 
@@ -27,8 +27,8 @@ class Upkeep:
     """Decides whom to connect to and whom to let go."""
 
     __slots__ = (
-        "_check_s", "_checks", "_core", "_dials", "_failures", "_next_check",
-        "_next_refresh", "_operations", "_replication", "_round", "_settled", "_trimming",
+        "_check_s", "_checks", "_core", "_dialing", "_dials", "_failures", "_looking", "_newcomers", "_next_check",
+        "_next_refresh", "_operations", "_replication", "_round", "_round_s", "_settled", "_trimming",
     )  # fmt: skip
 
     def __init__(self, core: Core, operations: Operations, replication: Replication) -> None:
@@ -37,11 +37,15 @@ class Upkeep:
         self._replication = replication
         self._check_s = core.config.check_min_s
         self._next_check = float("inf")
+        self._newcomers: list[PeerId] = []  # new siblings that have yet to be asked for their neighbours
+        self._dialing = False  # siblings are wanted that have not been dialed
+        self._looking = False  # a look among the siblings is due
         self._checks = 0  # answered
         self._dials: dict[PeerId, float] = {}  # -> when it is given up
         self._failures: dict[PeerId, tuple[int, float]] = {}  # failed dials, when the next is allowed
         self._round: list[tuple[int, int]] = []  # strata that this round has yet to look at
         self._next_refresh = float("inf")
+        self._round_s = core.config.refresh_first_s
         self._settled = False
         self._trimming = False
         core.on_miss = self.missed
@@ -59,7 +63,8 @@ class Upkeep:
         if len(core.table.connected) == 1:
             self._refresh_later(core.config.refresh_step_s)
         self._trim(None)
-        self._dial_siblings()
+        if self._dialing:
+            self._dial_siblings()
         self._maybe_settled()
 
     def closed(self, peer: PeerId) -> None:
@@ -77,21 +82,21 @@ class Upkeep:
             self._dial_siblings()
             self._maybe_settled()
 
-    def heard(self, peers: list[Contact]) -> None:
+    def heard(self, peers: list[Found]) -> None:
         """Others named these peers. Those that belong among our siblings are dialed, those that fill a bucket remembered."""
         table = self._core.table
         me, bits, reach = self._core.me.key, self._core.config.stratum_bits, table.reach()
         near = False
-        for contact in peers:
+        for contact, via in peers:
             if contact.peer in table.connected:
                 continue
             if contact.key ^ me < reach:
-                table.learn(contact)
+                table.learn(contact, via)
                 near = near or contact.peer in table.known
             else:
                 bucket = bucket_of(me, contact.key)
-                if not table.is_covered(bucket, stratum_of(contact.key, bucket, bits)):
-                    table.learn(contact)
+                if self._lacks(bucket, stratum_of(contact.key, bucket, bits)) and table.learn(contact, via):
+                    self._refresh_later(self._core.config.refresh_step_s)
         if near:
             self._dial_siblings()
 
@@ -120,13 +125,36 @@ class Upkeep:
         if (contact.key ^ core.me.key) > core.table.reach():
             return
         gained = contact.peer in core.table.connected
-        first = not self._checks and len(core.table.connected) == 1
-        # Whoever comes looks around itself, and is asked; a loss, and our own beginning, need a look at once.
-        self._check_s = core.config.check_gain_s if gained and self._settled else core.config.check_min_s
-        self._check_later(0.0 if first else self._check_s * (0.25 + 0.5 * core.rng.random()))
+        if not self._settled:
+            first = not self._checks and len(core.table.connected) == 1
+            self._check_s = core.config.check_min_s
+            self._check_later(0.0 if first else self._check_s * (0.25 + 0.5 * core.rng.random()))
+        elif gained:  # whoever comes looks around itself; once it has, it is asked
+            if len(self._newcomers) < NEWCOMERS_MAX:
+                self._newcomers.append(contact.peer)
+                core.at(core.now + core.config.look_gain_s * (0.75 + 0.5 * core.rng.random()), self._ask_newcomer)
+        else:
+            self._look_later(core.config.look_loss_s)
+            self._check_s = min(self._check_s, core.config.check_loss_s)
+            self._check_later(self._check_s * (0.25 + 0.5 * core.rng.random()))
         if gained:
             self._tell(contact.peer, ask=not self._settled)
         self._replication.neighbourhood_changed()
+
+    def _ask_newcomer(self, _: object) -> None:
+        peer = self._newcomers.pop(0)
+        if peer in self._core.table.connected:
+            self._tell(peer, ask=True)
+
+    def _look_later(self, delay_s: float) -> None:
+        if not self._looking:
+            self._looking = True
+            self._core.at(self._core.now + delay_s * (0.25 + 0.5 * self._core.rng.random()), self._look)
+
+    def _look(self, _: object) -> None:
+        """Ask around among our siblings: what they know is most of what a change calls for, and costs little."""
+        self._looking = False
+        self._ask_neighbours()
 
     def _check_later(self, delay_s: float) -> None:
         when = self._core.now + delay_s
@@ -141,12 +169,26 @@ class Upkeep:
         core = self._core
         if not core.table.connected:
             return
-        self._operations.find(core.space.encode(core.me.key), self._checked, paths=CHECK_PATHS)
+        self._operations.find(core.space.encode(core.me.key), self._checked, starts=(None, self._outsider()))
         self._ask_neighbours()
         self._check_later(self._check_s * (0.75 + 0.5 * core.rng.random()))
         self._check_s = min(self._check_s * 2, core.config.check_max_s)
 
-    def _checked(self, found: list[Contact]) -> None:
+    def _outsider(self) -> PeerId | None:
+        """A random neighbour that is not a sibling. Siblings that have come to know only one another all say the same; whoever
+        looks from outside sees who else is near."""
+        table = self._core.table
+        if len(table.connected) <= self._core.config.siblings:
+            return None
+        siblings = {c.peer for c in table.siblings()}
+        others = [peer for peer in table.connected if peer not in siblings]
+        return others[self._core.rng.randrange(len(others))]
+
+    def _anyone(self) -> PeerId:
+        connected = list(self._core.table.connected)
+        return connected[self._core.rng.randrange(len(connected))]
+
+    def _checked(self, found: list[Found]) -> None:
         if found:
             self._checks += 1
         self.heard(found[: self._core.config.answer_peers_max])
@@ -178,20 +220,32 @@ class Upkeep:
         named = [c.peer.raw for c in near if c.peer != peer and not core.is_suspect(c.peer)]
         core.send(peer, NearPeers(named[: core.config.answer_peers_max]))
 
-    def on_near_peers(self, message: NearPeers) -> None:
+    def on_near_peers(self, peer: PeerId, message: NearPeers) -> None:
         core = self._core
-        self.heard([core.space.contact(raw) for raw in message.peers[: core.config.answer_peers_max]])
+        self.heard([(core.space.contact(raw), peer) for raw in message.peers[: core.config.answer_peers_max]])
 
     def _dial_siblings(self) -> None:
-        for contact in self._core.table.wanted_siblings():
-            self._dial(contact)
+        """Dial known peers that belong among our siblings. What does not fit is dialed when another dial has ended."""
+        now = self._core.now
+        waiting = {peer for peer, (_, until) in self._failures.items() if until > now}
+        self._dialing = False
+        for contact in self._core.table.wanted_siblings(waiting):
+            if not self._dial(contact) and contact.peer not in self._dials:
+                self._dialing = True
 
     def _maybe_settled(self) -> None:
         if not self._settled and self._checks and not self._dials:
             self._settled = True
+            self._check_s = max(self._check_s, self._core.config.check_loss_s)
             self._core.effects.append(Settled())
 
     # -- dials -------------------------------------------------------------------------------------------------------
+
+    def dial_through(self, peer: PeerId, introducer: PeerId) -> None:
+        """Connect to a peer that a neighbour leads to."""
+        contact = self._core.space.contact(peer)
+        self._core.table.learn(contact, introducer)
+        self._dial(contact)
 
     def _dial(self, contact: Contact) -> bool:
         core = self._core
@@ -220,7 +274,7 @@ class Upkeep:
         delay_s = min(core.config.dial_backoff_s * 2 ** (count - 1), core.config.dial_backoff_max_s)
         self._failures[peer] = (count, core.now + delay_s * (0.75 + 0.5 * core.rng.random()))
         if count >= FAILURES_FORGET:
-            core.table.known.pop(peer, None)
+            core.table.forget(peer)
 
     # -- too many ----------------------------------------------------------------------------------------------------
 
@@ -277,8 +331,9 @@ class Upkeep:
         core = self._core
         bucket = bucket_of(core.me.key, contact.key)
         stratum = stratum_of(contact.key, bucket, core.config.stratum_bits) if bucket >= 0 else 0
-        if bucket > core.table.sibling_bucket() and not core.table.is_covered(bucket, stratum):
+        if self._lacks(bucket, stratum):
             self._round.insert(0, (bucket, stratum))
+            self._round_s = core.config.refresh_first_s
             self._refresh_later(core.config.refresh_step_s)
 
     def _refresh(self, when: float) -> None:
@@ -293,13 +348,27 @@ class Upkeep:
             self._round = self._uncovered()
         while self._round:
             bucket, stratum = self._round.pop(0)
-            if core.table.is_covered(bucket, stratum) or bucket <= core.table.sibling_bucket():
+            if not self._lacks(bucket, stratum):
                 continue
             if not self._dial_known(bucket, stratum):
                 key = core.space.in_stratum(core.me.key, bucket, stratum, core.config.stratum_bits, core.rng)
-                self._operations.find(core.space.encode(key), self._refreshed(bucket, stratum), paths=1)
+                # Without a connection that leads there, others have to know one.
+                start = None if core.table.closest_closer(key) is not None else self._anyone()
+                self._operations.find(core.space.encode(key), self._refreshed(bucket, stratum), starts=(start,))
             break
-        self._refresh_later(core.config.refresh_step_s if self._round else core.config.refresh_period_s)
+        if self._round:
+            self._refresh_later(core.config.refresh_step_s)
+        else:
+            self._refresh_later(self._round_s)
+            self._round_s = min(2 * self._round_s, core.config.refresh_period_s)
+
+    def _lacks(self, bucket: int, stratum: int) -> bool:
+        """True if a connection is wanted there. At the limit of connections one in each bucket has to do: requests still get
+        closer with every hop, only in smaller steps."""
+        table = self._core.table
+        if bucket <= table.sibling_bucket() or table.is_covered(bucket, stratum):
+            return False
+        return len(table.connected) < self._core.config.links_max or table.is_empty(bucket)
 
     def _uncovered(self) -> list[tuple[int, int]]:
         """Parts of buckets without a connection, widest bucket first, down to where the siblings cover everything."""
@@ -308,19 +377,19 @@ class Upkeep:
         strata: list[tuple[int, int]] = []
         for bucket in range(core.space.bits - 1, lowest, -1):
             parts = range(1 << min(core.config.stratum_bits, bucket))
-            strata += [(bucket, s) for s in parts if not core.table.is_covered(bucket, s)]
+            strata += [(bucket, s) for s in parts if self._lacks(bucket, s)]
         return strata
 
-    def _refreshed(self, bucket: int, stratum: int) -> Callable[[list[Contact]], None]:
-        def found(contacts: list[Contact]) -> None:
-            self.heard(contacts[: self._core.config.answer_peers_max])
+    def _refreshed(self, bucket: int, stratum: int) -> Callable[[list[Found]], None]:
+        def found(named: list[Found]) -> None:
+            self.heard(named[: self._core.config.answer_peers_max])
             self._dial_known(bucket, stratum)
 
         return found
 
     def _dial_known(self, bucket: int, stratum: int) -> bool:
         core = self._core
-        if core.table.is_covered(bucket, stratum) or len(core.table.connected) >= core.config.links_max:
+        if not self._lacks(bucket, stratum):
             return False
         me, bits = core.me.key, core.config.stratum_bits
         fitting = [

@@ -23,6 +23,7 @@ from agent.dht.records import SUBKEY_CHARS_MAX, Record, SignatureCheck, sign
 from agent.errors import CallRefused, CallTimeout, HiveError, LinkClosed, LocalError, NotReachable, RecordError, RemoteError
 from agent.identity import Identity, PeerId
 from agent.net.alarm import Alarm
+from agent.net.bootstrap import BootstrapSignaler
 from agent.net.membership import Contact, ContactBook, Membership
 from agent.net.network import Network
 
@@ -132,7 +133,7 @@ class Overlay:
         for peer, signaler in contacts:
             address = getattr(signaler, "address", None)
             if isinstance(address, str):
-                self.book.remember(peer, address)
+                self._remember(peer, address)
         await self._membership.join(contacts)
         if contacts:
             try:
@@ -153,7 +154,7 @@ class Overlay:
         """Bootstrap addresses that live peers announce, and those met before: what to cache for a later `join`."""
         for record in await self.get(BOOTSTRAP_NAME):
             try:
-                self.book.remember(record.owner, record.value.decode())
+                self._remember(record.owner, record.value.decode())
             except UnicodeDecodeError:
                 logger.info("%s announces an address that is no text", record.owner.short)
         return [(peer, address) for peer, address in self.book.entries() if peer != self._network.peer_id]
@@ -296,6 +297,8 @@ class Overlay:
                 self._network.notify(peer, METHOD, data)
             case events.Connect(peer):
                 self._start(self._connect(peer))
+            case events.Contact(peer):
+                self._start(self._contact(peer))
             case events.Disconnect(peer, reason):
                 self._network.disconnect(peer, reason)
             case events.Deliver():
@@ -339,6 +342,22 @@ class Overlay:
         except (RemoteError, LocalError) as e:
             logger.debug("no connection to %s: %s", peer.short, e)
             self._feed(events.ConnectFailed(peer))
+
+    async def _contact(self, peer: PeerId) -> None:
+        """The node wants a connection that the overlay cannot bring about: the peer may be in another part of it."""
+        address = dict(self.book.entries()).get(peer)
+        try:
+            if address is None:
+                raise NotReachable("its address has been forgotten")
+            await self._network.dial(peer, BootstrapSignaler(address), timeout_s=self._config.dial_timeout_s)
+        except (RemoteError, LocalError) as e:
+            logger.debug("no first contact with %s: %s", peer.short, e)
+            self._feed(events.ConnectFailed(peer))
+
+    def _remember(self, peer: PeerId, address: str) -> None:
+        """Note a bootstrap address, and tell the node who can be reached without it."""
+        self.book.remember(peer, address)
+        self._feed(events.Entrances([known for known, _ in self.book.entries()]))
 
     async def _deliver(self, message: events.Deliver) -> None:
         ok, answer = False, b"its handler failed"

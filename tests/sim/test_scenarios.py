@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.sim import dht_lookup
+from tests.sim import dht_churn, dht_lookup, dht_split
 from tests.sim.engine.command import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,12 +22,26 @@ def passed(run: Run) -> dict[str, Any]:
     return run.facts
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_lookups_without_faults_all_succeed(seed: int) -> None:
     run = Run(peers=150, seed=seed, options={"lookups": 1000})
     dht_lookup.scenario(run)
     facts = passed(run)
     assert facts["success"] == 1.0 and facts["hops"]["median"] <= 3
+
+
+def test_records_survive_a_catastrophe_and_churn() -> None:
+    run = Run(peers=150, seed=1, options={"minutes": 4})
+    dht_churn.scenario(run)
+    facts = passed(run)
+    assert facts["readable"] >= 0.999 and facts["lookups"] >= 0.995
+
+
+def test_a_split_overlay_becomes_one_again() -> None:
+    run = Run(peers=80, seed=1)
+    dht_split.scenario(run)
+    facts = passed(run)
+    assert facts["one_overlay_after_s"] <= 300 and facts["replicas_without_the_newest"] == 0
 
 
 def sim(name: str, *words: str, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:

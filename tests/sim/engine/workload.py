@@ -53,7 +53,13 @@ class Library:
     def read(self, reader: PeerId, key: bytes, *, kind: str = "") -> None:
         """Start to read; the outcome is counted in `reads` as right, older, missing, silent or forged, after `kind`."""
         began, expected = self.world.now, self.written[key]
+        number = 0
         self.running += 1
+
+        def make(op: int) -> events.Get:
+            nonlocal number
+            number = op
+            return events.Get(op, [key])
 
         def done(found: Any) -> None:
             self.running -= 1
@@ -61,9 +67,9 @@ class Library:
             self.reads[kind + outcome] += 1
             self.times.append(self.world.now - began)
             if outcome != "right" and len(self.failed) < FAILED_MAX:
-                self.failed.append(op)
+                self.failed.append(number)
 
-        op = self.world.start(reader, lambda op: events.Get(op, [key]), done)
+        self.world.start(reader, make, done)
 
     def _judge(self, found: list[Record] | None, expected: Record) -> str:
         if found is None:

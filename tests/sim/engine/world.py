@@ -24,9 +24,10 @@ from tests.sim.engine.schedule import Schedule
 
 EXPERIMENT = "sim"
 DIAL = "dial"  # the kind of a routed offer
+ENTRANCES_KNOWN = 8  # bootstrap addresses that a peer has cached
 LINK_GAP_S = 1e-6  # between two messages on a link: 1e-9 would vanish beside a Unix time, and with it their order
 REJOIN_S = (1.0, 8.0)  # after how long a peer without any link goes to a bootstrap peer again
-KINDS = ("", "Request", "Ack", "Answer", "Store", "Stored", "Offer", "Want", "Ping", "Pong", "Near", "NearPeers")
+KINDS = ("", "Request", "Ack", "Answer", "Store", "Stored", "Offer", "Want", "Ping", "Pong", "Near", "NearPeers", "Bridge")
 
 
 class SimPeer:
@@ -83,6 +84,9 @@ class World(Schedule):
         node.begin(self.now)
         self.peers[peer] = SimPeer(peer, node, self.now)
         self._plan_wake(self.peers[peer])
+        if self.entrances:
+            known = self.rng.sample(self.entrances, min(ENTRANCES_KNOWN, len(self.entrances)))
+            self._handle(self.peers[peer], events.Entrances(known))
         if via is not None:
             self.link(peer, via)
         return peer
@@ -273,6 +277,8 @@ class World(Schedule):
                     self._send(peer, target, data)
                 case events.Connect(target):
                     self._dial(peer, target)
+                case events.Contact(target):
+                    self.contact(peer.peer, target)
                 case events.Disconnect(target):
                     self.at(self.now, self.cut, peer.peer, target)
                 case events.Deliver(delivery, origin, kind, body):
@@ -346,3 +352,10 @@ class World(Schedule):
             self._later(peer, events.ConnectFailed(target))
         elif peer.alive:
             self.link(peer.peer, target)
+
+    def tell_entrances(self, count: int) -> None:
+        """From now on `count` random peers have an address of their own, and every peer knows some of these."""
+        self.entrances = self.rng.sample(self.alive(), count)
+        for peer in self.alive():
+            known = self.rng.sample(self.entrances, min(ENTRANCES_KNOWN, count))
+            self._handle(self.peers[peer], events.Entrances(known))
