@@ -22,6 +22,9 @@ from agent.wire.handshake import Handshake
 
 logger = logging.getLogger(__name__)
 
+PIPES_AHEAD, BULK_ROOM_BYTES_MAX = 2, 32 << 20
+"""On long fast paths so many times what is under way may be in the link, and no more bytes than this."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -77,7 +80,7 @@ class ConnectionHost(Protocol):
 class PeerConnection:
     """A link whose other end proves to be `offer.peer`; afterwards calls both ways.
 
-    `bulk_room_bytes` is how much may wait in the link before bulk holds back.
+    `bulk_room_bytes` is how much may be in the link before bulk holds back; more where the path itself holds more.
     """
 
     def __init__(
@@ -215,7 +218,8 @@ class PeerConnection:
             return
         link, now = self.link, self._loop.time()
         try:
-            for lane, data in self._wire.transmit(now, self._bulk_room_bytes - link.buffered()):
+            room = max(self._bulk_room_bytes, min(PIPES_AHEAD * link.pipe_bytes, BULK_ROOM_BYTES_MAX))
+            for lane, data in self._wire.transmit(now, room - link.buffered()):
                 link.send(Lane(lane), data)
         except LinkClosed:  # on_closed follows
             return

@@ -42,7 +42,7 @@ class NetworkConfig:
     rule: Rule | None = None
     """Who may take part; None lets in everybody."""
     bulk_room_bytes: int = 1 << 20
-    """How much may wait in a link before bulk holds back."""
+    """How much may be in a link before bulk holds back; more where the path itself holds more."""
     open_timeout_s: float = 20.0
     """From a description to an open link, when we are the one who answers."""
     handshake_timeout_s: float = 10.0

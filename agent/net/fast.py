@@ -30,7 +30,7 @@ from agent.net.transport import Lane
 
 logger = logging.getLogger(__name__)
 
-TURN_BYTES_MAX = 1 << 20
+TURN_BYTES_MAX = 1 << 18
 """Most bytes sent before other tasks of the loop get their turn."""
 WINDOW_GROWTH = 32
 """The receive window may grow to this many times what it starts with."""
@@ -104,6 +104,11 @@ class FastPath:
     def rtt_s(self) -> float | None:
         """Smoothed round-trip time."""
         return self._association.rtt.smoothed_s if self._association is not None else None
+
+    @property
+    def pipe_bytes(self) -> int:
+        """What congestion control lets be under way."""
+        return self._association.pipe_bytes if self._association is not None else 0
 
     @property
     def association(self) -> Association | None:

@@ -69,6 +69,10 @@ class MemoryLink:
         return 2 * self._delay_s
 
     @property
+    def pipe_bytes(self) -> int:
+        return 0
+
+    @property
     def closed(self) -> bool:
         return self._closed is not None
 

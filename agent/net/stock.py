@@ -71,6 +71,11 @@ class DataPath(Protocol):
     @property
     def rtt_s(self) -> float | None: ...
 
+    @property
+    def pipe_bytes(self) -> int:
+        """See transport.Link."""
+        ...
+
     async def end(self) -> None:
         """Tell the other side, and stop; idempotent."""
         ...
@@ -112,6 +117,11 @@ class StockPath(RTCSctpTransport):
     @property
     def rtt_s(self) -> float | None:
         return self._srtt
+
+    @property
+    def pipe_bytes(self) -> int:
+        """Unknown: SCTP here keeps little under way, and what waits in it holds up control."""
+        return 0
 
     async def end(self) -> None:
         if self._flushing is not None:

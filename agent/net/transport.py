@@ -74,6 +74,14 @@ class Link(Protocol):
         """Smoothed round-trip time in seconds, None while unknown."""
         ...
 
+    @property
+    def pipe_bytes(self) -> int:
+        """How much the path may hold under way at present (bandwidth times delay, and some); 0 if unknown.
+
+        Less than this in `buffered` leaves the path idle; control overtakes what is beyond it.
+        """
+        ...
+
     def start(self, on_message: OnMessage, on_room: OnRoom, on_closed: OnClosed) -> None:
         """Begin to deliver; call once. What arrived before is delivered first, in order.
 

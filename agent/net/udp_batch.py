@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 SOCKET_BUFFER_BYTES = 4 << 20
 """What we ask for each way; the kernel may give less."""
-READ_BYTES_MAX = 256 * 1024
+READ_BYTES_MAX = 128 * 1024
 """Most bytes taken in one wake-up, so that other work gets its turn."""
 SEGMENTS_MAX = 60
 SEGMENTED_BYTES_MAX = 65_000

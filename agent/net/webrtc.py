@@ -163,6 +163,10 @@ class WebRtcLink:
     def rtt_s(self) -> float | None:
         return self.stack.path.rtt_s if self.stack.path is not None else None
 
+    @property
+    def pipe_bytes(self) -> int:
+        return self.stack.path.pipe_bytes if self.stack.path is not None else 0
+
     def start(self, on_message: OnMessage, on_room: OnRoom, on_closed: OnClosed) -> None:
         if self._callbacks is not None:
             raise ValueError("start is called once")

@@ -26,8 +26,8 @@ class WireConfig:
     """Length of a bulk frame; shorter if the link demands it."""
     small_bytes: int = 16 * KIB
     """A message of at most this total goes whole on the control lane; shorter if the link demands it."""
-    window_bytes: int = 4 * MIB
-    """Bulk bytes that the peer may have under way without our acknowledgement."""
+    window_bytes: int = 16 * MIB
+    """Bulk bytes that the peer may have under way without our acknowledgement: what a path of 160 MB/s and 100 ms holds."""
     message_bytes_max: int = 256 * MIB
     """Header and buffers of one message, in either direction."""
     request_bytes_max: int = 256 * MIB

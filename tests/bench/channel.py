@@ -1,221 +1,148 @@
-"""How fast data channels are: Hive's SCTP against aiortc's, two processes on loopback, interleaved runs, medians.
+"""How fast data channels are: Hive's SCTP, aiortc's, TCP and hivemind's libp2p; loopback and emulated links.
 
-    ./hive bench channel [--json] [--runs 3] [--megabytes 128] [--stock-megabytes 16] [--variants fast,base,plain,stock]
+    ./hive bench channel [--json] [--runs 3] [--only loopback,links,shared] [--hivemind-venv PATH] …
 
-Variants: `fast` is what agents use (packets as large as the path takes), `base` keeps packets at 1,188 bytes as on the
-internet, `plain` does so without UDP GSO and GRO, `stock` is aiortc. Bulk goes one way as fast as it is acknowledged,
-4 MiB ahead at most; every 10 ms a control message goes to the other end and back. CPU is that of each process while bulk
-runs, in ms per MB (10^6 bytes); the machine's own noise is in every number, so trust ratios within one run.
+Always two processes; kinds take turns within each run, and figures are medians over the runs. Bulk goes one way as fast as it is
+acknowledged; every 10 ms a control message goes to the other end and back. Rates are what the receiver got, in 10^6 bytes per
+second, after `--warm` seconds; CPU is that of each process in ms per 10^6 bytes. The machine's own noise is in every number:
+trust ratios within one run.
+
+loopback  `fast` is what agents use (packets as large as the path takes), `base` keeps packets at 1,188 bytes as on the
+          internet, `plain` does so without UDP GSO and GRO, `stock` is aiortc, `hivemind` unary calls of 1 MB, four at a time.
+links     round-trip times × loss on a link with no rate of its own (--rtt, --loss), packets of 1,500 bytes.
+shared    100 Mbit/s, 40 ms, a queue of 300 packets, TCP's rate beside it. Who shares it how: ./hive bench sharing.
+
+hivemind 1.1.12 wants an environment of its own: python -m venv V; V/bin/pip install torch==2.13.0 hivemind==1.1.12.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import base64
 import json
-import logging
 import os
-import statistics
-import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from agent.net.fast import FastPath
-from agent.net.ice import IceConfig
-from agent.net.sctp.config import PACKET_BYTES_BASE
-from agent.net.transport import Lane, Link
-from agent.net.udp_batch import UdpBatch
-from agent.net.webrtc import WebRtcConfig, WebRtcTransport
+from tests.bench._end import KINDS
+from tests.bench._pair import HIVEMIND, BenchFailed, measure, medians
+from tests.netlab.link import EmulatedLink, LinkSpec, NetlabUnavailable, as_root
 
-VARIANTS = ("fast", "base", "plain", "stock")
-MESSAGE_BYTES = 60 * 1024
-AHEAD_BYTES = 4 << 20
-PING_EVERY_S = 0.01
-OPEN_TIMEOUT_S = 20.0
-RUN_TIMEOUT_S = 180.0
+PARTS = ("loopback", "links", "shared")
+LOOPBACK_KINDS = ("fast", "base", "plain", "stock")
+LINK_KINDS = ("fast", "stock")
+SHARED_KINDS = ("fast", "stock", "cubic", "bbr")
 
 
-class PlainUdp(UdpBatch):
-    """A socket without the kernel's help."""
+@dataclass(frozen=True)
+class Cell:
+    """One place and the kinds that are measured there."""
 
-    def _try_option(self, level: int, option: int, value: int) -> bool:
-        return False
-
-
-def transport(variant: str) -> WebRtcTransport:
-    """A transport of that variant, for this process."""
-    if variant in ("base", "plain"):
-        FastPath.packet_bytes_max = PACKET_BYTES_BASE
-    if variant == "plain":
-        from agent.net import aiortc_seam
-
-        aiortc_seam.UdpBatch = PlainUdp  # type: ignore[misc]
-    kind = "stock" if variant == "stock" else "fast"
-    return WebRtcTransport(WebRtcConfig(ice=IceConfig(loopback="always"), data_path=kind))  # type: ignore[arg-type]
+    name: str
+    spec: LinkSpec | None
+    kinds: tuple[str, ...]
 
 
-def say(line: bytes) -> None:
-    print(base64.b64encode(line).decode(), flush=True)
+def cells(args: argparse.Namespace) -> Iterator[Cell]:
+    """What was asked for, in order."""
+    more = (HIVEMIND,) if args.hivemind_venv else ()
+    chosen = tuple(args.kinds.split(",")) if args.kinds else None
+    if "loopback" in args.only:
+        yield Cell("loopback", None, chosen or LOOPBACK_KINDS + more)
+    if "links" in args.only:
+        for rtt in args.rtt:
+            for loss in args.loss:
+                spec = LinkSpec(rtt_ms=rtt, loss=loss / 100)
+                yield Cell(f"{rtt:g} ms, {loss:g} % loss", spec, chosen or LINK_KINDS + more)
+    if "shared" in args.only:
+        spec = LinkSpec(rtt_ms=40, rate_mbit=100, queue_bytes=450_000)
+        yield Cell("100 Mbit/s, 40 ms", spec, chosen or SHARED_KINDS + more)
 
 
-async def hear() -> bytes:
-    return base64.b64decode(await asyncio.to_thread(sys.stdin.readline))
+def run(cell: Cell, kind: str, args: argparse.Namespace) -> dict[str, float]:
+    """One connection of that kind in that place. Raises BenchFailed."""
+    python = args.hivemind_venv / "bin" / "python" if args.hivemind_venv else None
+    if cell.spec is None:
+        return measure(kind, None, warm_s=1.0, seconds=args.seconds, python=python)
+    with EmulatedLink(cell.spec) as link:
+        return measure(kind, link, warm_s=args.warm, seconds=args.seconds, python=python)
 
 
-async def open_link(wire: WebRtcTransport, role: str) -> Link:
-    if role == "receiver":
-        offered = await wire.offer()
-        say(offered.description)
-        return await offered.accept(await hear(), OPEN_TIMEOUT_S)
-    answered = await wire.answer(await hear())
-    say(answered.description)
-    return await answered.open(OPEN_TIMEOUT_S)
+def ratios(medians: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Ours against the others, as far as they were measured."""
+    found = {}
+    for ours in ("fast", "base", "plain"):
+        for other in ("stock", HIVEMIND, "cubic", "bbr"):
+            if ours in medians and medians.get(other, {}).get("mb_per_s"):
+                found[f"{ours}/{other}"] = round(medians[ours]["mb_per_s"] / medians[other]["mb_per_s"], 2)
+    return found
 
 
-class Receiver:
-    """Counts bulk, and returns control."""
-
-    def __init__(self, link: Link, total: int) -> None:
-        self.link = link
-        self.total = total
-        self.got = 0
-        self.done = asyncio.Event()
-        link.start(self.message, lambda: None, lambda reason: self.done.set())
-
-    def message(self, lane: Lane, data: memoryview) -> None:
-        if lane is Lane.CONTROL:
-            self.link.send(Lane.CONTROL, bytes(data))
-            return
-        self.got += len(data)
-        if self.got >= self.total:
-            self.done.set()
-
-    async def run(self) -> dict[str, Any]:
-        before = time.process_time()
-        await self.done.wait()
-        return {"cpu_s": time.process_time() - before, "bytes": self.got}
-
-
-class Sender:
-    """Sends bulk as fast as it is acknowledged, and measures control round trips meanwhile."""
-
-    def __init__(self, link: Link, total: int) -> None:
-        self.link = link
-        self.total = total
-        self.room = asyncio.Event()
-        self.round_trips: list[float] = []
-        link.start(self.message, self.room.set, lambda reason: self.room.set())
-
-    def message(self, lane: Lane, data: memoryview) -> None:
-        self.round_trips.append(time.perf_counter() - float(bytes(data)))
-
-    async def pings(self) -> None:
-        while True:
-            self.link.send(Lane.CONTROL, repr(time.perf_counter()).encode())
-            await asyncio.sleep(PING_EVERY_S)
-
-    async def run(self) -> dict[str, Any]:
-        data = os.urandom(MESSAGE_BYTES)
-        pings = asyncio.ensure_future(self.pings())
-        cpu, start = time.process_time(), time.perf_counter()
-        sent = 0
-        while sent < self.total or self.link.buffered() > 1024:
-            while sent < self.total and self.link.buffered() < AHEAD_BYTES:
-                self.link.send(Lane.BULK, data)
-                sent += len(data)
-            self.room.clear()
-            await self.room.wait()
-        seconds = time.perf_counter() - start
-        cpu = time.process_time() - cpu
-        pings.cancel()
-        return {"cpu_s": cpu, "bytes": sent, "seconds": seconds, "round_trips_s": sorted(self.round_trips)}
-
-
-async def child(role: str, variant: str, megabytes: int) -> None:
-    wire = transport(variant)
-    link = await open_link(wire, role)
-    total = megabytes * 10**6
-    end = (Receiver if role == "receiver" else Sender)(link, total)
-    await asyncio.sleep(1.0)  # path MTU discovery, and both ends ready
-    async with asyncio.timeout(RUN_TIMEOUT_S):
-        result = await end.run()
-    print(json.dumps(result), flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
-    await wire.close()
-
-
-def measure(variant: str, megabytes: int) -> dict[str, float]:
-    """One run: two processes, their signaling carried between them by us."""
-    command = [sys.executable, "-m", "tests.bench.channel", "--variants", variant, "--megabytes", str(megabytes), "--role"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
-    receiver = subprocess.Popen([*command, "receiver"], **pipes)  # type: ignore[call-overload]
-    sender = subprocess.Popen([*command, "sender"], **pipes)  # type: ignore[call-overload]
-    try:
-        sender.stdin.write(receiver.stdout.readline())
-        sender.stdin.flush()
-        receiver.stdin.write(sender.stdout.readline())
-        receiver.stdin.flush()
-        sent, got = json.loads(sender.stdout.readline()), json.loads(receiver.stdout.readline())
-        for process in (sender, receiver):
-            process.communicate("\n", timeout=20)
-    finally:
-        for process in (sender, receiver):
-            process.kill()
-            process.wait()
-    millions = sent["bytes"] / 1e6
-    trips = sent["round_trips_s"]
-    return {
-        "mb_per_s": millions / sent["seconds"],
-        "sender_cpu_ms_per_mb": 1e3 * sent["cpu_s"] / millions,
-        "receiver_cpu_ms_per_mb": 1e3 * got["cpu_s"] / millions,
-        "control_p50_ms": 1e3 * trips[len(trips) // 2],
-        "control_p99_ms": 1e3 * trips[int(0.99 * len(trips))],
-    }
-
-
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--megabytes", type=int, default=128, help="per run of ours")
-    parser.add_argument("--stock-megabytes", type=int, default=16, help="per run of aiortc's")
-    parser.add_argument("--variants", default=",".join(VARIANTS))
-    parser.add_argument("--role", choices=("sender", "receiver"), help=argparse.SUPPRESS)
+    parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--kinds", help=f"instead of the usual ones, of {', '.join((*KINDS, HIVEMIND))}")
+    parser.add_argument("--rtt", default="20,50,100,200", help="round-trip times of `links`, ms")
+    parser.add_argument("--loss", default="0,0.1,1", help="losses of `links`, percent each way")
+    parser.add_argument("--warm", type=float, default=4.0, help="seconds on links before it counts")
+    parser.add_argument("--seconds", type=float, default=5.0, help="that count")
+    parser.add_argument("--hivemind-venv", type=Path, help="virtual environment with hivemind 1.1.12, to measure its calls too")
     args = parser.parse_args()
-    variants = args.variants.split(",")
-    if not set(variants) <= set(VARIANTS) or args.runs < 1:
-        parser.error(f"variants are {', '.join(VARIANTS)}, and runs at least 1")
-    if args.role:
-        logging.basicConfig(level=logging.WARNING)
-        asyncio.run(child(args.role, variants[0], args.megabytes))
-        return
-    runs: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
-    for number in range(args.runs):
-        for variant in variants:
-            result = measure(variant, args.stock_megabytes if variant == "stock" else args.megabytes)
-            runs[variant].append(result)
-            if not args.json:
-                print(
-                    f"run {number + 1} {variant:6}", "  ".join(f"{key} {value:.2f}" for key, value in result.items()), flush=True
-                )
-    medians = {
-        variant: {key: round(statistics.median(run[key] for run in results), 3) for key in results[0]}
-        for variant, results in runs.items()
-    }
-    facts: dict[str, Any] = {"bench": "channel", "runs": args.runs, "load": round(os.getloadavg()[0], 2), "medians": medians}
-    if "stock" in medians:
-        facts["times_stock"] = {
-            variant: round(values["mb_per_s"] / medians["stock"]["mb_per_s"], 2) for variant, values in medians.items()
-        }
+    args.only = args.only.split(",")
+    try:
+        args.rtt, args.loss = ([float(text) for text in given.split(",")] for given in (args.rtt, args.loss))
+    except ValueError:
+        parser.error("--rtt and --loss take numbers, for example --rtt 20,100 --loss 0,1")
+    if not set(args.only) <= set(PARTS) or args.runs < 1 or min(args.warm, args.seconds) <= 0:
+        parser.error(f"--only takes {', '.join(PARTS)}; runs, warm and seconds are positive")
+    if args.kinds and not set(args.kinds.split(",")) <= {*KINDS, HIVEMIND}:
+        parser.error(f"--kinds takes {', '.join((*KINDS, HIVEMIND))}")
+    if args.hivemind_venv and not (args.hivemind_venv / "bin" / "python").exists():
+        parser.error(f"{args.hivemind_venv} is not a virtual environment: there is no bin/python in it")
+    if args.kinds and HIVEMIND in args.kinds and not args.hivemind_venv:
+        parser.error("hivemind is measured with --hivemind-venv PATH")
+    return args
+
+
+def measure_all(args: argparse.Namespace) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """Every kind in every place, `args.runs` times, taking turns. Raises BenchFailed."""
+    results: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for _ in range(args.runs):
+        for cell in cells(args):
+            for kind in cell.kinds:
+                figures = run(cell, kind, args)
+                results.setdefault(cell.name, {}).setdefault(kind, []).append(figures)
+                if not args.json:
+                    line = "  ".join(f"{key} {value:.2f}" for key, value in figures.items())
+                    print(f"{cell.name:20} {kind:9} {line}", flush=True)
+    return results
+
+
+def main() -> None:
+    args = parse()
+    try:
+        if set(args.only) - {"loopback"}:
+            as_root("tests.bench.channel", sys.argv[1:])
+        results = measure_all(args)
+    except NetlabUnavailable as error:
+        sys.exit(f"bench channel: {error}. Without links: --only loopback")
+    except BenchFailed as error:
+        sys.exit(f"bench channel: {error}")
+    places: dict[str, Any] = {}
+    for name, kinds in results.items():
+        middle = {kind: medians(runs) for kind, runs in kinds.items()}
+        places[name] = {"medians": middle, "ratios": ratios(middle)}
     if args.json:
-        print(json.dumps(facts))
+        print(json.dumps({"bench": "channel", "runs": args.runs, "load": round(os.getloadavg()[0], 2), "places": places}))
         return
-    for variant, values in medians.items():
-        print(f"median {variant:6}", "  ".join(f"{key} {value:.2f}" for key, value in values.items()))
-    if "times_stock" in facts:
-        print("times stock:", ", ".join(f"{variant} {times:.1f}" for variant, times in facts["times_stock"].items()))
+    for name, place in places.items():
+        for kind, figures in place["medians"].items():
+            print(f"median {name:20} {kind:9}", "  ".join(f"{key} {value:.2f}" for key, value in figures.items()))
+        print(f"ratios {name:20}", ", ".join(f"{pair} {ratio}" for pair, ratio in place["ratios"].items()))
 
 
 if __name__ == "__main__":

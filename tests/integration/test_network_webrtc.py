@@ -11,9 +11,11 @@ import pytest
 
 from agent.identity import Identity
 from agent.net.bootstrap import BootstrapServer, BootstrapSignaler
+from agent.net.connection import PIPES_AHEAD
 from agent.net.ice import IceConfig
 from agent.net.network import Network, NetworkConfig, Reply, Request
-from agent.net.webrtc import WebRtcConfig, WebRtcTransport
+from agent.net.transport import Lane
+from agent.net.webrtc import WebRtcConfig, WebRtcLink, WebRtcTransport
 from agent.wire.config import WireConfig
 from tests.unit.net.peers import DirectSignaler
 
@@ -64,6 +66,28 @@ async def test_calls_of_every_size_both_ways_at_once(pair: tuple[Network, Networ
     await asyncio.gather(*(call(alice, bob, s) for s in sizes), *(call(bob, alice, s) for s in sizes))
     (link,) = alice.peers().values()
     assert link.kind == "direct" and link.rtt_s is not None and link.initiator
+
+
+async def test_a_path_that_holds_much_is_kept_full(pair: tuple[Network, Network], data_path: str, monkeypatch) -> None:
+    """On a long fast path more must be in the link than `bulk_room_bytes`, or that bounds the rate."""
+    if data_path == "stock":
+        pytest.skip("what stock has under way is unknown")
+    alice, bob = pair
+    signaler = DirectSignaler()
+    signaler.networks[bob.peer_id] = bob
+    await alice.dial(bob.peer_id, signaler, timeout_s=10)
+    monkeypatch.setattr(WebRtcLink, "pipe_bytes", 4 << 20)
+    most = 0
+    send = WebRtcLink.send
+
+    def watched(link: WebRtcLink, lane: Lane, data: bytes) -> None:
+        nonlocal most
+        send(link, lane, data)
+        most = max(most, link.buffered())
+
+    monkeypatch.setattr(WebRtcLink, "send", watched)
+    await alice.call(bob.peer_id, "digest", b"", [bytes(24 << 20)], timeout_s=60)
+    assert NetworkConfig().bulk_room_bytes < most <= PIPES_AHEAD * (4 << 20) + (1 << 20)
 
 
 async def test_dialing_each_other_at_once(pair: tuple[Network, Network]) -> None:

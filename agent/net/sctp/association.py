@@ -87,6 +87,11 @@ class Association:
         """What the sending half has done."""
         return self._sender.counts if self._sender else SenderCounts()
 
+    @property
+    def pipe_bytes(self) -> int:
+        """Bytes that congestion control and the peer's window let be in flight at once."""
+        return self._sender.pipe_bytes if self._sender is not None else 0
+
     def buffered(self) -> int:
         """Bytes taken by `send` and not yet acknowledged."""
         if self._sender is None or self._outbound is None:

@@ -93,6 +93,11 @@ class Sender:
         return self._head == len(self._sent) and not self._outbound
 
     @property
+    def pipe_bytes(self) -> int:
+        """Bytes that may be in flight at once."""
+        return min(self.congestion.window, self._peer_window + self.in_flight)
+
+    @property
     def last_tsn(self) -> int:
         """Unwrapped TSN of the newest chunk."""
         return self._next_tsn - 1
