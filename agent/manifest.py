@@ -28,7 +28,7 @@ TAKES_EFFECT_AT_ONCE = frozenset({"revision", "status", "title", "description", 
 
 Slug = Annotated[str, Meta(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")]
 BootstrapAddress = Annotated[str, Meta(max_length=300, pattern=r"^wss?://[^\s/?#@]{1,230}/[a-z2-7]{52}\Z")]
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Seconds = Annotated[float, Meta(ge=0.001, le=86_400)]
 Rate = Annotated[float, Meta(gt=0, le=10)]
 WireDtype = Literal["float32", "float16", "bfloat16"]
 

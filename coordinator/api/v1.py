@@ -12,6 +12,7 @@ from coordinator.accounts import api as accounts
 from coordinator.admission import api as admission
 from coordinator.api import contributions, experiments, observations, operations
 from coordinator.api.common import Invalid, PerAddress, Wrong
+from coordinator.experiments import api as organizers
 
 DESCRIPTION = """\
 Experiments, what is observed of them, and who did the work.
@@ -27,7 +28,7 @@ Experiments, what is observed of them, and who did the work.
   needs no sign-in, and an `Origin` of this site if there is one; it takes no messages. `docs/api.md` describes it and the
   agents' WebSockets.
 * **Tokens**: `Authorization: Bearer hive_…`, made on the account's page, each with scopes. Only the account's own routes,
-  admission and the operator's overview need one.
+  those of organizers, admission and the operator's overview need one.
 """
 ERRORS_MAX = 20
 
@@ -38,6 +39,7 @@ class HiveAPI(NinjaAPI):
     def get_openapi_schema(self, **kwargs: Any) -> Any:
         schema = super().get_openapi_schema(**kwargs)
         schemas = schema["components"]["schemas"]
+        organizers.describe(schemas)
         for model in (Invalid, observations.shapes.Tick):
             described = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(described.pop("$defs", {}))
@@ -83,6 +85,7 @@ api.add_router("", contributions.router)
 api.add_router("", operations.router)
 api.add_router("", accounts.router)
 api.add_router("", admission.router)
+api.add_router("", organizers.router)
 
 
 @api.exception_handler(Throttled)

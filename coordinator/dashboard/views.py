@@ -46,6 +46,7 @@ def experiment(request: HttpRequest, name: str) -> HttpResponse:
     health = overview.of_experiment(found, now)
     context = {
         "experiment": found,
+        "manages": Experiment.objects.managed_by(request.user).filter(pk=found.pk).exists(),
         "manifest": found.manifest,
         "revision": found.revision,
         "facts": facts(found.manifest),

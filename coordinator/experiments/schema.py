@@ -218,7 +218,7 @@ def read(texts: Mapping[str, str], *, revision: int = 1, status: str = "open") -
             node = node.setdefault(name, {})
         node[each.where[-1]] = value
     tree |= {"revision": revision, "status": status}
-    for name, kind in _untagged():
+    for name, kind in untagged():
         tree.setdefault(name, {}).setdefault(kind.__struct_config__.tag_field, kind.__struct_config__.tag)
     _check_together(tree, reading)
     if reading.errors:
@@ -252,7 +252,7 @@ def _in_words(what: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _untagged() -> Iterator[tuple[str, Any]]:
+def untagged() -> Iterator[tuple[str, Any]]:
     """Parts that are of a single, tagged kind: the tag is not asked for, but decoding wants it."""
     for each in msgspec.structs.fields(Manifest):
         if isinstance(each.type, type) and issubclass(each.type, msgspec.Struct) and each.type.__struct_config__.tag:

@@ -109,5 +109,6 @@ def ask(case: Any, token: str) -> None:
     if case.meta is None or case.meta.generation.mode is GenerationMode.POSITIVE:
         case.path_parameters = {name: GOOD.get(name, value) for name, value in (case.path_parameters or {}).items()}
     headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
-    secret = case.operation.path.endswith(("/admission", "/device/token"))  # a signature, or a code: not made up by chance
-    case.call_and_validate(headers=headers, excluded_checks=[positive_data_acceptance] if secret else None)
+    # a signature, a code, or sizes that fit together: not made up by chance
+    rare = case.operation.path.endswith(("/admission", "/device/token", "/organizer/experiments", "/estimate", "{name}/manifest"))
+    case.call_and_validate(headers=headers, excluded_checks=[positive_data_acceptance] if rare else None)

@@ -57,6 +57,15 @@ GET  /api/v1/account                                               401      200 
 GET  /api/v1/account/machines                                      401      200       200       200          200
 POST /api/v1/experiments/bees/admission                            401      200       200       200          403
 POST /api/v1/experiments/secret/admission                          401      404       404       404          404
+GET  /api/v1/organizer/experiments                                 401      200       200       200          200
+POST /api/v1/organizer/experiments                                 401      201       201       201          201
+GET  /api/v1/organizer/experiments/bees                            401      404       200       200          200
+GET  /api/v1/organizer/experiments/secret                          401      404       200       200          200
+PUT  /api/v1/organizer/experiments/bees/manifest                   401      404       200       200          200
+PUT  /api/v1/organizer/experiments/secret/manifest                 401      404       200       200          200
+POST /api/v1/organizer/experiments/bees/status                     401      404       409       409          409
+POST /api/v1/organizer/experiments/secret/status                   401      404       200       200          200
+POST /api/v1/estimate                                              200      200       200       200          200
 
 # One's own account
 
