@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Query, Router, Schema
 from pydantic import StringConstraints
 
-from coordinator.api.common import Detail, Limit, Name, Offset, find, link, page
+from coordinator.api.common import Detail, Limit, Name, Offset, as_json, find, link, page
 from coordinator.telemetry import queries, shapes
 from coordinator.telemetry.models import Resolution
 
@@ -45,7 +45,7 @@ def get_series(
     found = queries.series(find(name), time.time(), resolution=resolution, since=since, until=until)
     if len(found.at) >= queries.POINTS_MAX:
         link(request, response, resolution=found.resolution, until=found.at[0])
-    return found
+    return as_json(response, found)
 
 
 @router.get("/experiments/{name}/peers", response={200: list[shapes.Peer], 404: Detail})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 from channels.consumer import AsyncConsumer
@@ -43,6 +44,15 @@ def build_tick(experiment_id: int, since: float, now: float) -> shapes.Tick | No
         events=queries.events(experiment, limit=EVENTS_PER_TICK),
         series=queries.changed_series(experiment, since),
     )
+
+
+def _as_text(experiment_id: int, since: float, now: float) -> str | None:
+    tick = build_tick(experiment_id, since, now)
+    return tick.model_dump_json() if tick else None
+
+
+_build = database_sync_to_async(_as_text, thread_sensitive=False, executor=ThreadPoolExecutor(1, "live"))
+"""On a thread of its own: watching does not wait while reports are stored or pages are made."""
 
 
 class Feed:
@@ -90,12 +100,12 @@ class Feed:
             self._news.clear()
             began = time.time()
             try:
-                tick = await database_sync_to_async(build_tick)(self.experiment_id, since - OVERLAP_S, began)
+                tick = await _build(self.experiment_id, since - OVERLAP_S, began)
             except DatabaseProblem:
                 log.exception("could not read experiment %d", self.experiment_id)
             else:
                 since = began
-                self._tell(tick.model_dump_json() if tick else None)
+                self._tell(tick)
             await asyncio.sleep(TICK_S)
 
     def _tell(self, text: str | None) -> None:

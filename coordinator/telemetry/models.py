@@ -50,6 +50,9 @@ class Session(models.Model):
     """Reports in which a counter was lower than before: a broken or a lying agent. They add nothing."""
     connections = models.JSONField(default=list)
     """Newest list of {"peer", "kind", "rtt_ms"}."""
+    direct = models.PositiveIntegerField(default=0)
+    relayed = models.PositiveIntegerField(default=0)
+    """How many connections of each kind; the list is long."""
     experts = models.JSONField(default=list)
     """Names of the experts that it hosts, newest report."""
 

@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.db.models import F, Q, QuerySet
 
@@ -47,7 +48,7 @@ def summary(experiment: Experiment, now: float) -> shapes.Summary:
 def peers(experiment: Experiment, now: float, *, limit: int = PEERS_MAX, offset: int = 0) -> list[shapes.Peer]:
     """Peers that are here now."""
     rows: dict[str, shapes.Peer] = {}
-    for s in present(experiment, now)[offset : offset + limit]:
+    for s in present(experiment, now).defer("connections")[offset : offset + limit]:
         rows[s.peer] = shapes.Peer(
             peer=s.peer,
             version=s.version,
@@ -58,8 +59,8 @@ def peers(experiment: Experiment, now: float, *, limit: int = PEERS_MAX, offset:
             tokens_per_s=s.tokens_per_s,
             loss=s.loss,
             experts=len(s.experts),
-            direct=sum(c["kind"] == "direct" for c in s.connections),
-            relayed=sum(c["kind"] == "relayed" for c in s.connections),
+            direct=s.direct,
+            relayed=s.relayed,
             joined_at=s.joined_at,
             seen_at=s.seen_at,
         )
@@ -85,7 +86,7 @@ def events(
     names: Sequence[str] = (),
 ) -> list[shapes.Event]:
     """The newest events, newest first; of these `names`, or all but the quiet ones, or all."""
-    rows = Event.objects.filter(experiment=experiment).select_related("session").order_by("-at", "-pk")
+    rows = Event.objects.filter(experiment=experiment).order_by("-at", "-pk")
     if before is not None and before.at is not None:
         earlier = Q(at__lt=before.at)
         rows = rows.filter(earlier | Q(at=before.at, pk__lt=before.id) if before.id is not None else earlier)
@@ -93,9 +94,10 @@ def events(
         rows = rows.filter(name__in=names)
     elif not quiet:
         rows = rows.exclude(name__in=QUIET_EVENTS)
+    columns = "pk", "at", "name", "session__peer", "detail"  # without the rest of the session, which is large
     return [
-        shapes.Event(id=e.pk, at=e.at, name=e.name, peer=e.session.peer if e.session else None, detail=e.detail)
-        for e in rows[:limit]
+        shapes.Event(id=pk, at=at, name=name, peer=peer, detail=detail)
+        for pk, at, name, peer, detail in rows.values_list(*columns)[:limit]
     ]
 
 
@@ -138,25 +140,30 @@ def series(
     rows = Point.objects.filter(experiment=experiment, resolution=chosen, at__gte=since)
     if until is not None:
         rows = rows.filter(at__lt=until)
-    points = list(rows.order_by("-at")[:POINTS_MAX])[::-1]
-    began = points[0].at if points else since
+    points = list(rows.order_by("-at").values_list(*_COLUMNS)[:POINTS_MAX])[::-1]
+    began = points[0][0] if points else since
     return _series(chosen, points, membership.outages(max(since, began), now) if points else [])
 
 
 def changed_series(experiment: Experiment, since: float) -> list[shapes.Series]:
     """Per resolution, the points that were written after `since`."""
-    rows = Point.objects.filter(experiment=experiment, updated_at__gt=since).order_by("resolution", "at")[:POINTS_MAX]
-    return [_series(Resolution(r), list(points), []) for r, points in itertools.groupby(rows, lambda p: p.resolution)]
+    rows = Point.objects.filter(experiment=experiment, updated_at__gt=since).order_by("resolution", "at")
+    by_resolution = itertools.groupby(rows.values_list("resolution", *_COLUMNS)[:POINTS_MAX], lambda row: row[0])
+    return [_series(Resolution(r), [row[1:] for row in points], []) for r, points in by_resolution]
 
 
-def _series(resolution: Resolution, points: Sequence[Point], outages: list[tuple[float, float]]) -> shapes.Series:
+_COLUMNS = "at", "loss_sum", "loss_batches", "validation_sum", "validation_count", "tokens", "peers"
+
+
+def _series(resolution: Resolution, points: Sequence[tuple[Any, ...]], outages: list[tuple[float, float]]) -> shapes.Series:
+    """Of rows of _COLUMNS."""
     return shapes.Series(
         resolution=resolution,
-        at=[p.at for p in points],
-        loss=[p.loss_sum / p.loss_batches if p.loss_batches else None for p in points],
-        loss_validation=[p.validation_sum / p.validation_count if p.validation_count else None for p in points],
-        tokens=[p.tokens for p in points],
-        peers=[p.peers for p in points],
+        at=[row[0] for row in points],
+        loss=[row[1] / row[2] if row[2] else None for row in points],
+        loss_validation=[row[3] / row[4] if row[4] else None for row in points],
+        tokens=[row[5] for row in points],
+        peers=[row[6] for row in points],
         outages=[list(pair) for pair in outages],
     )
 

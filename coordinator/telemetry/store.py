@@ -27,7 +27,8 @@ COUNTERS = (
 )  # fmt: skip
 _UPDATED = [
     *COUNTERS, "falls", "experts_total", "experts_alive", "version", "seen_at", "joined_at", "ended_at", "last_sequence",
-    "reported_at", "stage", "why", "loss", "loss_validation", "tokens_per_s", "connections", "experts",
+    "reported_at", "stage", "why", "loss", "loss_validation", "tokens_per_s", "connections", "direct", "relayed",
+    "experts",
 ]  # fmt: skip
 
 
@@ -142,6 +143,8 @@ def _take_state(session: Session, report: Report) -> None:
     session.experts_total = min(report.experts_total, COUNT_MAX)
     session.experts_alive = min(report.experts_alive, COUNT_MAX)
     session.connections = [{"peer": c.peer, "kind": c.kind, "rtt_ms": c.rtt_ms} for c in report.connections]
+    session.relayed = sum(c.kind == "relayed" for c in report.connections)
+    session.direct = len(report.connections) - session.relayed
     session.experts = [e.uid for e in report.experts]
 
 

@@ -27,7 +27,7 @@ NEIGHBOURS = 16
 RELAYED_SHARE = 0.1
 CONNECTING_AT_ONCE = 20
 UIDS = [f"ffn{layer}.{i}.{j}" for layer in range(2) for i in range(4) for j in range(4)]
-READY_TIMEOUT_S = 180.0
+READY_TIMEOUT_S = 300.0
 
 
 class Crowd:

@@ -47,3 +47,40 @@ export function colour(element: Element, expression: string): string {
   probe.remove();
   return value;
 }
+
+const UNSEEN_MS = 2000;
+const NEAR = "200px";
+
+/**
+ * Returns what to call on news: it renders at once while `element` is in view or near it, and otherwise every two seconds when
+ * the browser has time, so that the frames of what is being looked at are not late for what is not.
+ */
+export function whenSeen(element: Element, render: () => void): () => void {
+  let seen = true; // until the observer says otherwise
+  let owed = false;
+  let last = 0;
+  const run = () => {
+    owed = false;
+    last = performance.now();
+    render();
+  };
+  const observer = new IntersectionObserver(
+    (entries) => {
+      seen = entries.at(-1)?.isIntersecting ?? true;
+      if (seen && owed) run();
+    },
+    { rootMargin: NEAR },
+  );
+  observer.observe(element);
+  return () => {
+    if (seen) return run();
+    if (owed) return;
+    owed = true;
+    setTimeout(() => whenIdle(() => owed && run()), Math.max(0, UNSEEN_MS - (performance.now() - last)));
+  };
+}
+
+function whenIdle(task: () => void): void {
+  if ("requestIdleCallback" in window) requestIdleCallback(task, { timeout: UNSEEN_MS });
+  else setTimeout(task, 0); // Safari before 26
+}

@@ -4,7 +4,7 @@ import { feed } from "../feed";
 import * as format from "../format";
 import { glyph } from "../palette";
 import { type Group, grouped, sentence } from "../log";
-import { keyed, make, setText } from "./dom";
+import { keyed, make, setText, whenSeen } from "./dom";
 
 const SHOWN_MAX = 60;
 
@@ -12,8 +12,9 @@ class EventLog extends HTMLElement {
   private newest = "";
 
   connectedCallback(): void {
-    feed().addEventListener("tick", () => this.render());
-    feed().addEventListener("events", () => this.render());
+    const render = whenSeen(this, () => this.render());
+    feed().addEventListener("tick", render);
+    feed().addEventListener("events", render);
   }
 
   private render(): void {

@@ -5,7 +5,7 @@ import { feed } from "../feed";
 import * as format from "../format";
 import { COLOURS, glyph, glyphPath } from "../palette";
 import type { Expert } from "../types";
-import { keyed, make, setText } from "./dom";
+import { keyed, make, setText, whenSeen } from "./dom";
 
 const SVG = "http://www.w3.org/2000/svg";
 const LOAD_WIDTH = 40;
@@ -16,7 +16,7 @@ class ExpertComb extends HTMLElement {
 
   connectedCallback(): void {
     for (const group of this.querySelectorAll<SVGGElement>("[data-uid]")) this.cells.set(group.dataset.uid as string, new Cell(group));
-    feed().addEventListener("tick", () => this.render());
+    feed().addEventListener("tick", whenSeen(this, () => this.render()));
     this.querySelector("details")?.addEventListener("toggle", () => this.render());
   }
 

@@ -7,7 +7,7 @@ import { spread } from "../series";
 import { store } from "./chart-store";
 import { METRICS, type Metric, type View } from "./chart-metrics";
 import { drawMarkers, drawOutages, readColours } from "./chart-marks";
-import { make, setText } from "./dom";
+import { make, setText, whenSeen } from "./dom";
 
 const TABLE_ROWS = 40;
 const TAIL_S = 20;
@@ -24,7 +24,7 @@ class MetricChart extends HTMLElement {
   connectedCallback(): void {
     this.metric = METRICS[this.getAttribute("metric") ?? "loss"] as Metric;
     this.bindControls();
-    store().addEventListener("change", () => this.render());
+    store().addEventListener("change", whenSeen(this, () => this.render()));
     feed().addEventListener("events", () => this.plot?.redraw(false));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild());
     new ResizeObserver(() => this.resize()).observe(this.stage);

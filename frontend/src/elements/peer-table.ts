@@ -4,7 +4,7 @@ import { feed } from "../feed";
 import * as format from "../format";
 import { glyph } from "../palette";
 import type { Peer } from "../types";
-import { keyed, make, setText } from "./dom";
+import { keyed, make, setText, whenSeen } from "./dom";
 
 const STAGES: Record<string, string> = {
   training: "▶",
@@ -18,8 +18,10 @@ const STAGES: Record<string, string> = {
 };
 
 class PeerTable extends HTMLElement {
+  private rows = new WeakMap<HTMLElement, Cells>();
+
   connectedCallback(): void {
-    feed().addEventListener("tick", () => this.render());
+    feed().addEventListener("tick", whenSeen(this, () => this.render()));
   }
 
   private render(): void {
@@ -27,47 +29,64 @@ class PeerTable extends HTMLElement {
     const body = this.querySelector("tbody");
     if (!tick || !body) return;
     this.classList.toggle("empty", tick.peers.length === 0);
-    keyed(body, tick.peers, (p) => p.peer, row, (node, peer) => update(node, peer, tick.at));
+    keyed(
+      body,
+      tick.peers,
+      (p) => p.peer,
+      (peer) => this.row(peer),
+      (node, peer) => update(this.rows.get(node) as Cells, peer, tick.at),
+    );
     const more = this.querySelector("[data-more]");
-    if (more) setText(more, tick.summary.peers > tick.peers.length ? `and ${tick.summary.peers - tick.peers.length} more` : "");
+    if (more) setText(more, tick.summary.peers > tick.peers.length ? `and ${tick.summary.peers - tick.peers.length} more, in the API` : "");
+  }
+
+  private row(peer: Peer): HTMLElement {
+    const node = make("tr");
+    const head = make("th", "peer");
+    head.scope = "row";
+    const name = make("a", "who");
+    name.href = `/peers/${peer.peer}/`;
+    name.append(glyph(feed().palette.slot(peer.peer)), make("code", "", format.short(peer.peer)));
+    head.append(name);
+    head.title = peer.peer;
+    node.append(head);
+    const cells = {} as Cells;
+    for (const [column, label] of COLUMNS) {
+      const cell = make("td", column);
+      cell.dataset.label = label;
+      cells[column] = cell.appendChild(make("span"));
+      node.append(cell);
+    }
+    cells.relayed = cells.links.parentElement?.appendChild(make("span", "relayed")) as HTMLElement;
+    this.rows.set(node, cells);
+    return node;
   }
 }
 
-const COLUMNS = ["stage", "step", "rate", "tokens", "loss", "experts", "links", "seen"] as const;
+const COLUMNS = [
+  ["stage", "stage"],
+  ["step", "step"],
+  ["rate", "tokens/s"],
+  ["tokens", "tokens"],
+  ["loss", "loss"],
+  ["experts", "experts"],
+  ["links", "links"],
+  ["seen", "last seen"],
+] as const;
 
-function row(peer: Peer): HTMLElement {
-  const node = make("tr");
-  const head = make("th", "peer");
-  head.scope = "row";
-  const name = make("a", "who");
-  name.href = `/peers/${peer.peer}/`;
-  name.append(glyph(feed().palette.slot(peer.peer)), make("code", "", format.short(peer.peer)));
-  head.append(name);
-  head.title = peer.peer;
-  node.append(head);
-  for (const column of COLUMNS) {
-    const cell = make("td", column);
-    cell.dataset.label = { stage: "stage", step: "step", rate: "tokens/s", tokens: "tokens", loss: "loss", experts: "experts", links: "links", seen: "last seen" }[column];
-    if (column === "links") cell.append(make("span", "direct"), make("span", "relayed"));
-    else cell.append(make("span"));
-    node.append(cell);
-  }
-  return node;
-}
+type Cells = Record<(typeof COLUMNS)[number][0] | "relayed", HTMLElement>;
 
-function update(node: HTMLElement, peer: Peer, now: number): void {
-  const cell = (name: string) => node.querySelector(`td.${name} span`) as HTMLElement;
-  setText(cell("stage"), `${STAGES[peer.stage] ?? ""} ${peer.stage}`, peer.why || `version ${peer.version}`);
-  setText(cell("step"), format.compact(peer.step), format.exact(peer.step));
-  setText(cell("rate"), format.compact(peer.tokens_per_s), format.exact(peer.tokens_per_s));
-  setText(cell("tokens"), format.compact(peer.tokens), format.exact(peer.tokens));
-  setText(cell("loss"), peer.loss === null ? "–" : format.loss(peer.loss));
-  setText(cell("experts"), String(peer.experts));
-  setText(cell("links"), `━ ${peer.direct}`, `${peer.direct} direct connections`);
-  const relayed = node.querySelector("td.links .relayed") as HTMLElement;
-  setText(relayed, `┅ ${peer.relayed}`, `${peer.relayed} relayed connections`);
-  relayed.classList.toggle("none", peer.relayed === 0);
-  setText(cell("seen"), format.ago(Math.max(0, now - peer.seen_at)), format.moment(peer.seen_at));
+function update(cells: Cells, peer: Peer, now: number): void {
+  setText(cells.stage, `${STAGES[peer.stage] ?? ""} ${peer.stage}`, peer.why || `version ${peer.version}`);
+  setText(cells.step, format.compact(peer.step), format.exact(peer.step));
+  setText(cells.rate, format.compact(peer.tokens_per_s), format.exact(peer.tokens_per_s));
+  setText(cells.tokens, format.compact(peer.tokens), format.exact(peer.tokens));
+  setText(cells.loss, peer.loss === null ? format.UNKNOWN : format.loss(peer.loss), peer.loss === null ? "" : format.exact(peer.loss));
+  setText(cells.experts, String(peer.experts));
+  setText(cells.links, `━ ${peer.direct}`, `${peer.direct} direct connections`);
+  setText(cells.relayed, `┅ ${peer.relayed}`, `${peer.relayed} relayed connections`);
+  cells.relayed.classList.toggle("none", peer.relayed === 0);
+  setText(cells.seen, format.ago(Math.max(0, now - peer.seen_at)), format.moment(peer.seen_at));
 }
 
 customElements.define("peer-table", PeerTable);

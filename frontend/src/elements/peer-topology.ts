@@ -5,7 +5,7 @@ import * as format from "../format";
 import { COLOURS, glyph, glyphPath } from "../palette";
 import { type Degree, type Spot, degrees, path, spots } from "../ring";
 import type { Connection } from "../types";
-import { keyed, make, setText } from "./dom";
+import { keyed, make, setText, whenSeen } from "./dom";
 
 const SVG = "http://www.w3.org/2000/svg";
 const DRAWN_MAX = 100;
@@ -27,7 +27,7 @@ class PeerTopology extends HTMLElement {
       if (this.seen) void this.load();
     }, { rootMargin: "300px" }).observe(this);
     setInterval(() => this.seen && !document.hidden && feed().link === "live" && void this.load(), PERIOD_MS);
-    feed().addEventListener("tick", () => this.come());
+    feed().addEventListener("tick", whenSeen(this, () => this.come()));
   }
 
   /** The ring follows who is here at once; the lines follow with the next answer. */

@@ -4,7 +4,7 @@ import { feed } from "../feed";
 import * as format from "../format";
 import { glyph } from "../palette";
 import type { HiveEvent } from "../types";
-import { keyed, make } from "./dom";
+import { keyed, make, whenSeen } from "./dom";
 
 const SHOWN_MAX = 20;
 
@@ -12,8 +12,9 @@ class SampleText extends HTMLElement {
   private newest = "";
 
   connectedCallback(): void {
-    feed().addEventListener("tick", () => this.render());
-    feed().addEventListener("events", () => this.render());
+    const render = whenSeen(this, () => this.render());
+    feed().addEventListener("tick", render);
+    feed().addEventListener("events", render);
   }
 
   private render(): void {
