@@ -121,8 +121,11 @@ def connections(experiment: Experiment, now: float, *, among: int = CONNECTED_MA
 def best_resolution(experiment: Experiment, since: float, now: float) -> Resolution:
     """The finest that shows everything after `since` in at most POINTS_MAX / 2 points."""
     points = Point.objects.filter(experiment=experiment)
-    firsts = [points.filter(resolution=r).order_by("at").values_list("at", flat=True).first() for r in Resolution]
-    first = min((at for at in firsts if at is not None), default=now)
+    first = now
+    for r in Resolution:  # a coarse bucket begins before what is in it, and is older only if all of it is
+        at = points.filter(resolution=r).order_by("at").values_list("at", flat=True).first()
+        if at is not None and at + r <= first:
+            first = at
     span = now - max(first, since)
     return next((r for r in Resolution if span / r <= POINTS_MAX / 2), Resolution.HOUR)
 

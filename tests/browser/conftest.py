@@ -257,18 +257,18 @@ async def shoot(page: Page, name: str) -> None:
     size = page.viewport_size
     for scheme in ("light", "dark"):
         await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        await _settle(page)
+        await settle(page)
         await page.screenshot(path=ARTIFACTS / f"{name}-{scheme}.png", full_page=True)
     await page.emulate_media(color_scheme="light")
     await page.set_viewport_size({"width": 390, "height": 844})
-    await _settle(page)
+    await settle(page)
     await page.screenshot(path=ARTIFACTS / f"{name}-phone.png", full_page=True)
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways on a phone"
     if size:
         await page.set_viewport_size(size)
 
 
-async def _settle(page: Page) -> None:
+async def settle(page: Page) -> None:
     """Some parts wait until they are scrolled into view."""
     await page.evaluate("""async () => {
         const step = innerHeight * 0.8;

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from .conftest import ROOT, Complaints, Site, shoot
+from .conftest import Complaints, Site, shoot
 
 
 @pytest.fixture(scope="module")
@@ -48,21 +48,3 @@ async def test_pages_work_without_javascript(site: Site, browser: Browser, compl
     await expect(page.locator("[data-figure=peers]")).to_have_text("0")
     await context.close()
     assert not complaints.found
-
-
-async def test_nothing_serious_for_axe(site: Site, browser: Browser) -> None:
-    axe = ROOT / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
-    if not axe.exists():
-        pytest.skip("axe-core is installed by `npm ci` in frontend/")
-    for path in ("/", "/experiments/gpt-crowd/", "/nope"):
-        for scheme in ("light", "dark"):
-            context = await browser.new_context(bypass_csp=True, color_scheme=scheme)  # type: ignore[arg-type]
-            page = await context.new_page()
-            await page.goto(f"{site.url}{path}")
-            if "experiments" in path:
-                await expect(page.locator("live-stamp")).to_contain_text("live")
-            await page.add_script_tag(path=axe)
-            found = await page.evaluate("axe.run()")
-            serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
-            assert not serious, [(v["id"], [n["html"] for n in v["nodes"]]) for v in serious]
-            await context.close()

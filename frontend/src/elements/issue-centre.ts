@@ -11,7 +11,7 @@ class IssueCentre extends HTMLElement {
   private health: Health | null = null;
 
   connectedCallback(): void {
-    setInterval(() => !document.hidden && feed().link === "live" && void this.load(), PERIOD_MS);
+    setInterval(() => !document.hidden && void this.load(), PERIOD_MS);
     document.addEventListener("visibilitychange", () => !document.hidden && void this.load());
     feed().addEventListener("tick", () => this.stamp());
     void this.load();
@@ -19,6 +19,7 @@ class IssueCentre extends HTMLElement {
 
   /** When the site cannot be reached the page's banner says so; what was known stays. */
   private async load(): Promise<void> {
+    if (feed().link === "lost") return;
     try {
       this.health = await feed().health();
     } catch (e) {

@@ -22,11 +22,11 @@ class PeerTopology extends HTMLElement {
   private places = new Map<string, Spot>();
 
   connectedCallback(): void {
-    new IntersectionObserver(([entry]) => {
-      this.seen = entry?.isIntersecting ?? false;
+    new IntersectionObserver((entries) => {
+      this.seen = entries.at(-1)?.isIntersecting ?? false;
       if (this.seen) void this.load();
     }, { rootMargin: "300px" }).observe(this);
-    setInterval(() => this.seen && !document.hidden && feed().link === "live" && void this.load(), PERIOD_MS);
+    setInterval(() => this.seen && !document.hidden && void this.load(), PERIOD_MS);
     feed().addEventListener("tick", whenSeen(this, () => this.come()));
   }
 
@@ -40,7 +40,7 @@ class PeerTopology extends HTMLElement {
   }
 
   private async load(): Promise<void> {
-    if (this.loading) return;
+    if (this.loading || feed().link === "lost") return;
     this.loading = true;
     try {
       this.links = await feed().connections(DRAWN_MAX);

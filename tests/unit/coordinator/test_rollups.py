@@ -136,3 +136,11 @@ def test_retention_deletes_what_is_old_and_a_bounded_part_at_once(
     assert not Event.objects.exists()
     assert not Point.objects.filter(resolution=1, at__lt=NOW + 4).exists()
     assert Point.objects.filter(resolution=3600).exists()
+
+
+def test_what_began_lately_is_shown_in_seconds_although_its_hour_began_before(experiment: Experiment, bob: Agent) -> None:
+    late = HOUR + 3599
+    submit(experiment, bob, report(1, late - 30, tokens=10), at=late)
+    rounds(late)
+    assert queries.best_resolution(experiment, 0.0, late) == Resolution.SECOND
+    assert queries.best_resolution(experiment, 0.0, late + 3000) == Resolution.MINUTE
