@@ -84,7 +84,7 @@ def test_pages_only_answer_to_reading(client: Client, experiment: Experiment) ->
 
 QUERIES_MAX = {
     "/": 9,
-    "/experiments/gpt-crowd/": 14,
+    "/experiments/gpt-crowd/": 15,
     "/leaderboard/": 8,
     "/leaderboard/in/gpt-crowd/": 9,
     "/leaderboard/numbers/": 1,
