@@ -65,6 +65,7 @@ class HealthOut(Schema):
     parts: list[int] = Field(description="sizes of the groups of peers that have no connection to each other; one is well")
     experts: int
     vacant_count: int = Field(description="experts without a host")
+    single_count: int = Field(description="experts that one peer alone has")
     vacant: list[str] = Field(description="at most 100 of their names")
     heaviest_peer: str | None
     heaviest_experts: int = Field(description="what one crash takes down")
@@ -146,6 +147,7 @@ def _health(
         parts=x.parts,
         experts=x.experts,
         vacant_count=x.vacant_count,
+        single_count=x.single_count,
         vacant=x.vacant,
         heaviest_peer=x.heaviest_peer or None,
         heaviest_experts=x.heaviest_experts,

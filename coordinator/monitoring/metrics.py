@@ -13,7 +13,7 @@ from coordinator.experiments.models import Experiment
 from coordinator.leaderboard.models import KINDS, Board
 from coordinator.monitoring import machinery
 from coordinator.monitoring.models import BootstrapCheck, Census, Examination, Outcome
-from coordinator.telemetry import queries
+from coordinator.telemetry import summaries
 
 EXPERIMENTS_MAX = 50
 
@@ -61,8 +61,11 @@ def _experiments(now: float) -> Iterator[Metric]:
     counters = {
         name: CounterMetricFamily(f"hive_experiment_{name}", words, labels=["experiment"]) for name, words in COUNTERS.items()
     }
-    for experiment in Experiment.objects.visible_to().order_by("-pk")[:EXPERIMENTS_MAX]:
-        summary = queries.summary(experiment, now)
+    experiments = list(Experiment.objects.visible_to().order_by("-pk")[:EXPERIMENTS_MAX])
+    summaries.with_manifests(experiments)
+    figures = summaries.summaries(experiments, now)
+    for experiment in experiments:
+        summary = figures[experiment.pk]
         for name, metric in (gauges | counters).items():
             value = getattr(summary, name)
             if value is not None:  # unknown is no sample
@@ -84,9 +87,11 @@ def _health(now: float) -> Iterator[Metric]:
         "hive_overlay_parts", "Groups of peers without a connection to each other; 1 is well", labels=["experiment"]
     )
     vacant = GaugeMetricFamily("hive_experts_vacant", "Experts without a host", labels=["experiment"])
+    single = GaugeMetricFamily("hive_experts_single", "Experts that one peer alone has", labels=["experiment"])
     for found in Examination.objects.select_related("experiment").order_by("-experiment")[:EXPERIMENTS_MAX]:
         parts.add_metric([found.experiment.name], len(found.parts))
         vacant.add_metric([found.experiment.name], found.vacant_count)
+        single.add_metric([found.experiment.name], found.single_count)
     counted = GaugeMetricFamily("hive_overlay_peers", "Peers that answered the site's observer", labels=["experiment"])
     records = GaugeMetricFamily("hive_overlay_records", "Records that the overlay keeps", labels=["experiment"])
     for census in Census.objects.filter(error="").select_related("experiment").order_by("-experiment")[:EXPERIMENTS_MAX]:
@@ -100,7 +105,7 @@ def _health(now: float) -> Iterator[Metric]:
     for name, answering, silent in rows[:EXPERIMENTS_MAX]:
         up.add_metric([name], answering)
         down.add_metric([name], silent)
-    yield from (parts, vacant, counted, records, up, down)
+    yield from (parts, vacant, single, counted, records, up, down)
 
 
 def _machinery(now: float) -> Iterator[Metric]:

@@ -70,6 +70,8 @@ class Examination(models.Model):
     vacant = models.JSONField(default=list)
     """Experts without a host, at most 100 names."""
     vacant_count = models.PositiveIntegerField(default=0)
+    single_count = models.PositiveIntegerField(default=0)
+    """Experts that one peer alone has."""
     experts = models.PositiveIntegerField(default=0)
     heaviest_peer = models.CharField(max_length=52, default="", blank=True)
     heaviest_experts = models.PositiveIntegerField(default=0)

@@ -39,6 +39,7 @@ def examine(experiment: Experiment, now: float) -> Examination:
             "parts": [len(part) for part in parts(links)][:PARTS_MAX],
             "vacant": vacant[:NAMES_MAX],
             "vacant_count": len(vacant),
+            "single_count": sum(e.peer is not None and e.copies < 2 for e in experts),
             "experts": len(experts),
             "heaviest_peer": heaviest[0][0] if heaviest else "",
             "heaviest_experts": heaviest[0][1] if heaviest else 0,

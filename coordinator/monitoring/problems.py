@@ -143,6 +143,14 @@ def _of_experts(where: str, found: Examination) -> Iterator[Problem]:
             fix="Peers with room claim them within seconds. If they stay vacant, no peer has room: more hosts are needed, or "
             "--max-ram of those that are here is too low.",
         )
+    hosted = found.experts - found.vacant_count
+    if found.peers > 1 and 0 < found.single_count < hosted:  # where none has two, the experiment keeps no copies
+        yield Problem(
+            severity="warning",
+            where=where,
+            what=f"{found.single_count} of {found.experts} experts are on one peer alone.",
+            fix="If it crashes, they fall back to an older state. Peers with room take copies by themselves; more hosts help.",
+        )
     if found.peers > 1 and found.experts and found.heaviest_experts / found.experts > HEAVY_SHARE:
         yield Problem(
             severity="warning",

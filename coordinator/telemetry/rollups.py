@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.db.models import Count, F, FloatField, Max, Q, Sum
-from django.db.models.functions import Cast, Coalesce
+from django.db.models.functions import Cast, Coalesce, Floor
 
 from coordinator.telemetry.models import Event, Point, RawReport, Resolution, RollUpCursor
 from coordinator.telemetry.store import EVENT_KEPT_S, RAW_KEPT_S
@@ -21,6 +21,9 @@ BUCKETS_MAX = 500
 """Buckets that are recomputed by one statement."""
 ROWS_DELETED_MAX = 20_000
 """Rows that one retention round deletes of a kind."""
+DAY_S = 86_400
+THINNED_S = 7 * DAY_S
+"""Sample text is thinned in the days after it would have gone; a coordinator that was away for longer keeps some more."""
 KEPT_S = {Resolution.SECOND: 7 * 86_400, Resolution.MINUTE: 366 * 86_400}
 _SUMS = ("tokens", "calls", "calls_failed", "rows_served", "loss_batches")
 _FIELDS = [*_SUMS, "loss_sum", "validation_sum", "validation_count", "peers", "updated_at"]
@@ -73,10 +76,19 @@ def roll_up(source: Resolution, target: Resolution, now: float) -> int:
 def retain(now: float) -> int:
     """Delete what is older than it is kept for, a bounded part per round. Returns how many rows went."""
     gone = _delete(RawReport.objects.filter(received_at__lt=now - RAW_KEPT_S - 3600, second__lt=now - RAW_KEPT_S))
-    gone += _delete(Event.objects.filter(at__lt=now - EVENT_KEPT_S))
+    gone += _delete(Event.objects.filter(at__lt=now - EVENT_KEPT_S).exclude(name="sample"))
+    gone += _thin_samples(now)
     for resolution, kept_s in KEPT_S.items():
         gone += _delete(Point.objects.filter(resolution=resolution, at__lt=now - kept_s))
     return gone
+
+
+def _thin_samples(now: float) -> int:
+    """Of sample text that is older than other events are kept for, leave the last of each day: it shows what was learned."""
+    old = Event.objects.filter(name="sample", at__lt=now - EVENT_KEPT_S, at__gte=now - EVENT_KEPT_S - THINNED_S)
+    days = old.annotate(day=Floor(F("at") / DAY_S)).values("experiment_id", "day")
+    last = [row["last"] for row in days.annotate(last=Max("pk")).order_by()]
+    return _delete(old.exclude(pk__in=last))
 
 
 def _point(experiment: int, resolution: int, at: int, row: dict[str, Any], now: float) -> Point:

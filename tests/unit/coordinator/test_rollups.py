@@ -144,3 +144,25 @@ def test_what_began_lately_is_shown_in_seconds_although_its_hour_began_before(ex
     rounds(late)
     assert queries.best_resolution(experiment, 0.0, late) == Resolution.SECOND
     assert queries.best_resolution(experiment, 0.0, late + 3000) == Resolution.MINUTE
+
+
+def test_of_old_sample_text_the_last_of_each_day_is_kept(experiment: Experiment, bob: Agent) -> None:
+    day = 86_400.0
+    first = NOW // day * day
+    samples = [event(3 * d + i + 1, "sample", first + d * day + i * 3600, text=f"{d}.{i}") for d in range(3) for i in range(3)]
+    submit(experiment, bob, *samples, event(100, "joined", first), at=first + 3 * day)
+
+    def left() -> list[str]:
+        return [e.detail["text"] for e in Event.objects.filter(name="sample").order_by("at")]
+
+    rollups.retain(first + EVENT_KEPT_S)
+    assert len(left()) == 9
+    for hours, kept in (
+        (1.5, ["0.1", "0.2"]),
+        (26, ["0.2", "1.1", "1.2"]),
+        (24 * 4, ["0.2", "1.2", "2.2"]),
+        (24 * 40, ["0.2", "1.2", "2.2"]),
+    ):
+        rollups.retain(first + EVENT_KEPT_S + hours * 3600)
+        assert [text for text in left() if text in kept] == kept, hours
+    assert left() == ["0.2", "1.2", "2.2"]
