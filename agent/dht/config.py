@@ -63,10 +63,12 @@ class DhtConfig:
     operations_max: int = 1024  # operations of this node under way
     relay_timeout_max_s: float = 60.0  # how long a request may ask relays to wait
     # Records
-    replicas: int = 4
+    replicas: int = 5  # so that one record in 3,000 is lost when a fifth of all peers dies at once
     replicas_small: int = 3  # while the node sees at most `small_overlay` peers, itself included
     small_overlay: int = 8
     limits: RecordLimits = field(default_factory=RecordLimits)
+    republish_s: float = 600.0  # between two writings of a record of our own that lives that long
+    republished_max: int = 1024
     repair_delay_s: float = 0.5  # after a change among the neighbours
     repair_period_s: float = 60.0
     repair_keys_max: int = 128  # keys looked at in one step of a repair

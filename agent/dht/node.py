@@ -3,6 +3,7 @@
     routing      router.py        requests hop by hop toward a key, and answers back
     operations   operations.py    what this peer asks: get, put, find, route
     replication  replication.py   records at the peers closest to them
+    republisher  republish.py     our own records again and again
     upkeep       upkeep.py        which connections to have
     reunion      reunion.py       one overlay again after a split
 
@@ -24,6 +25,7 @@ from agent.dht.messages import Item, Kind, Letter, Result, Status, encode
 from agent.dht.operations import Found, Operations
 from agent.dht.records import RecordStore, Verify
 from agent.dht.replication import Replication
+from agent.dht.republish import Republisher
 from agent.dht.reunion import Reunion
 from agent.dht.router import Leg, Router, Sink
 from agent.dht.upkeep import Upkeep
@@ -49,7 +51,7 @@ class DhtNode:
     """The machine. `verify` checks records' signatures (records.SignatureCheck; simulations pass cheaper ones)."""
 
     __slots__ = (
-        "_by_place", "_deliveries", "_operations", "_replication", "_reunion", "_router", "_upkeep", "core",
+        "_by_place", "_deliveries", "_operations", "_replication", "_republisher", "_reunion", "_router", "_upkeep", "core",
     )  # fmt: skip
 
     def __init__(self, peer: PeerId, config: DhtConfig, *, verify: Verify, rng: Random, space: KeySpace | None = None) -> None:
@@ -60,6 +62,7 @@ class DhtNode:
         self._operations = Operations(core, self._router)
         self._replication = Replication(core)
         self._upkeep = Upkeep(core, self._operations, self._replication)
+        self._republisher = Republisher(core, self._operations)
         self._reunion = Reunion(core, self._operations, self._upkeep)
         self._deliveries: dict[int, _Delivery] = {}
         self._by_place: dict[tuple[PeerId, bytes], int] = {}
@@ -164,6 +167,7 @@ class DhtNode:
                 operations.get(op, keys)
             case events.Put(op, records):
                 _check_keys([record.key for record in records], space)
+                self._republisher.note(records)
                 operations.put(op, records)
             case events.Find(op, key):
                 _check_keys([key], space)

@@ -46,7 +46,7 @@ def test_everyone_reads_what_anyone_wrote() -> None:
     sim = grown(40)
     peers = sim.alive()
     for i, peer in enumerate(peers):
-        assert sim.put(peer, f"name{i}", b"%d" % i) == 4
+        assert sim.put(peer, f"name{i}", b"%d" % i) == sim.config.replicas
     for i in range(len(peers)):
         for reader in sim.rng.sample(peers, 3):
             found = sim.get(reader, f"name{i}")

@@ -27,6 +27,7 @@ from agent.dht.census import (
     parts,
     survey,
 )
+from agent.dht.config import DhtConfig
 from agent.errors import ProtocolViolation
 from agent.identity import PeerId
 from tests.sim.engine import World
@@ -202,7 +203,7 @@ def test_it_counts_every_peer_and_every_record_of_an_overlay() -> None:
     report = take(world, observer)
     assert (report.peers, report.silent, report.parts, report.complete) == (120, 0, (120,), True)
     assert 147 <= report.records <= 153  # of a record that has just found a closer holder, two say that it is theirs
-    assert 3.5 <= report.replicas <= 4.5
+    assert abs(report.replicas - DhtConfig().replicas) <= 0.5
     assert report.asked == 120
 
 
