@@ -154,7 +154,6 @@ CELERY_BEAT_SCHEDULE = {
     "boards": {"task": "leaderboard.score", "schedule": 30.0, "options": {"expires": 60}},
     "merge": {"task": "leaderboard.retain", "schedule": 600.0, "options": {"expires": 600}},
     "examine": {"task": "monitoring.examine", "schedule": 15.0, "options": {"expires": 30}},
-    "census": {"task": "monitoring.census", "schedule": 60.0, "options": {"expires": 60}},
     "bootstrap": {"task": "monitoring.check_bootstrap", "schedule": 60.0, "options": {"expires": 60}},
     "rendezvous": {"task": "rendezvous.forget", "schedule": 30.0, "options": {"expires": 60}},
     "accounts": {"task": "accounts.forget", "schedule": 600.0, "options": {"expires": 600}},

@@ -9,6 +9,8 @@ from celery import shared_task
 
 from coordinator.monitoring import bootstrap, observer, overlay
 
+CENSUS_EXPIRES_S = 55.0
+
 
 @shared_task(name="monitoring.examine")
 def examine() -> None:
@@ -17,7 +19,9 @@ def examine() -> None:
 
 @shared_task(name="monitoring.check_bootstrap")
 def check_bootstrap() -> None:
+    """And then the census, whose observer joins through the addresses that were just found to answer."""
     async_to_sync(bootstrap.check_all)(time.time())
+    census.apply_async(expires=CENSUS_EXPIRES_S)
 
 
 @shared_task(name="monitoring.census")
