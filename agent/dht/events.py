@@ -47,10 +47,15 @@ class Entrances(msgspec.Struct, frozen=True):
 
 
 class Get(msgspec.Struct, frozen=True):
-    """Read any number of keys. Done: dict of key -> list[Record]; a key that nobody answered for is missing."""
+    """Read any number of keys. Done: dict of key -> list[Record]; a key that nobody answered for is missing.
+
+    `eager`: end with the first answer for each key, from any replica; it may lack what another holds. For readers who prefer
+    to be early.
+    """
 
     op: int
     keys: Sequence[bytes]
+    eager: bool = False
 
 
 class Put(msgspec.Struct, frozen=True):

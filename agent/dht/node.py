@@ -162,9 +162,9 @@ class DhtNode:
     def _operate(self, event: events.Event) -> None:
         operations, space = self._operations, self.core.space
         match event:
-            case events.Get(op, keys):
+            case events.Get(op, keys, eager):
                 _check_keys(keys, space)
-                operations.get(op, keys)
+                operations.get(op, keys, eager=eager)
             case events.Put(op, records):
                 _check_keys([record.key for record in records], space)
                 self._republisher.note(records)

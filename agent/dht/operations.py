@@ -33,7 +33,7 @@ class Search:
     FIND) or the answer's bytes (SEND)."""
 
     __slots__ = (
-        "answered", "attempt_s", "deadline", "done", "ending", "error", "found",
+        "answered", "attempt_s", "deadline", "done", "eager", "ending", "error", "found",
         "items", "kind", "lost_way", "on_done", "open", "paths", "retry", "starting", "starts", "timers", "token", "useful",
     )  # fmt: skip
 
@@ -55,6 +55,7 @@ class Search:
         self.error: HiveError | None = None  # SEND: what the last answer that was no success said
         self.starting = True  # its first paths are being sent; answers of this node itself come in the midst of that
         self.ending = False
+        self.eager = False  # ends as soon as every item is answered, on whatever path
         self.done = False
         self.attempt_s = 0.0
         self.retry: Timer | None = None  # when it tries a further path
@@ -88,8 +89,8 @@ class Operations:
 
     # -- what callers start ------------------------------------------------------------------------------------------
 
-    def get(self, op: int, keys: Sequence[bytes]) -> None:
-        """Read; ends with Done(op, {key: [Record]})."""
+    def get(self, op: int, keys: Sequence[bytes], *, eager: bool = False) -> None:
+        """Read; ends with Done(op, {key: [Record]}). `eager`: with the first answer for each key."""
         unique = list(dict.fromkeys(keys))
         result: dict[bytes, list[Record]] = {}
         batches = [[Item(i, key) for i, key in enumerate(unique[n : n + ITEMS_MAX])] for n in range(0, len(unique), ITEMS_MAX)]
@@ -106,7 +107,7 @@ class Operations:
         if not batches:
             self._finish(op, result)
         for batch in batches:
-            self.start(Kind.GET, batch, finished, paths=self._core.config.read_paths)
+            self.start(Kind.GET, batch, finished, paths=self._core.config.read_paths, eager=eager)
 
     def put(self, op: int, records: Sequence[Record]) -> None:
         """Write; ends with Done(op, [replicas that stored it, per record])."""
@@ -166,6 +167,7 @@ class Operations:
         paths: int,
         timeout_s: float | None = None,
         starts: Sequence[PeerId | None] = (),
+        eager: bool = False,
     ) -> None:
         """Start a search along `paths` paths. Too many at once: it ends at once, unanswered."""
         core = self._core
@@ -177,6 +179,7 @@ class Operations:
         self.running += 1
         search.starts = starts
         search.attempt_s = core.config.attempt_timeout_s
+        search.eager = eager
         search.timers.append(core.at(search.deadline, self._end, search))
         for _ in range(paths):
             self._launch(search)
@@ -226,7 +229,7 @@ class Operations:
         if search.done or search.starting:
             return
         every = len(search.items)
-        if search.kind == Kind.SEND and search.answered:
+        if len(search.answered) == every and (search.eager or search.kind == Kind.SEND):
             self._end(search)
         elif not any(search.open.values()):
             if len(search.answered) == every:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from agent.errors import HiveError, LocalError, RecordError
 from agent.experts import records
-from agent.experts.directory import Directory, seen_leases
+from agent.experts.directory import HINT_LEASES, Directory, seen_leases
 from agent.experts.lease_events import Drop, Effect, Event, Host, Leave, Put, Reason, Scan, Scanned, SeenLease, Stored
 from agent.experts.leases import LeaseConfig, LeaseKeeper
 from agent.experts.records import HOSTS, HostRecord, Lease, PrefixHint, StoredRecord
@@ -28,8 +28,6 @@ from agent.net.overlay import Entry
 
 log = logging.getLogger(__name__)
 
-HINT_LEASES = 3
-"""Prefix hints live for so many leases, and are published once per lease: they may be stale, leases may not."""
 HOST_READ_S = 0.02
 """The host records of an overlay of so many hosts are read at intervals of this times their number, up to a renewal's."""
 
@@ -217,16 +215,16 @@ class Custodian:
         me = self._overlay.peer_id
         hosted = self._server.hosted()
         leases = [(uid, epoch) for uid, epoch in put.leases if uid not in unable]
-        entries = [
-            Entry(
-                name=str(uid),
-                value=records.encode(Lease(str(uid), me.raw, epoch, hosted[uid].version if uid in hosted else 0)),
-                ttl_s=put.ttl_s,
-            )
+        values = {
+            uid: records.encode(Lease(str(uid), me.raw, epoch, hosted[uid].version if uid in hosted else 0))
             for uid, epoch in leases
-        ]
+        }
+        entries = [Entry(name=str(uid), value=value, ttl_s=put.ttl_s) for uid, value in values.items()]
         host = HostRecord(self._keeper.capacity, put.settled)
         entries.append(Entry(name=HOSTS, subkey=str(me), value=records.encode(host), ttl_s=put.ttl_s))
+        for uid, value in values.items():  # after the leases proper, by which it is judged what was stored
+            name, coordinate = uid.prefixes[-1]
+            entries.append(Entry(name=name, subkey=str(coordinate), value=value, ttl_s=put.ttl_s))
         entries += self._due_hints([uid for uid, _ in leases])
         try:
             counts = await self._overlay.put_many(entries)
@@ -243,7 +241,7 @@ class Custodian:
         self._hints = {uid: at for uid, at in self._hints.items() if uid in held}
         due = [uid for uid in uids if uid in held and now - self._hints.get(uid, float("-inf")) >= lease_s]
         self._hints.update(dict.fromkeys(due, now))
-        hints = {place: uid for uid in due for place in uid.prefixes}
+        hints = {place: uid for uid in due for place in uid.prefixes[:-1]}
         return [
             Entry(name=name, subkey=str(coordinate), value=records.encode(PrefixHint(str(uid))), ttl_s=HINT_LEASES * lease_s)
             for (name, coordinate), uid in hints.items()

@@ -5,6 +5,9 @@ it carries the time until which it holds (the next lease to expire, the next sus
 
 An expert that did not answer is taken for dead for `suspect_s`, and twice as long each further time, up to `suspect_max_s`. A new
 epoch or host clears it at once, and a renewal of the lease forgives a first failure.
+
+Grids of all layers with up to `whole_max` experts together are known whole. Of larger ones, only what is asked for: a beam search
+has the prefixes that it comes by read (`unknown`, `explore`), and `run` keeps those that were used lately fresh.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.errors import HiveError, RecordError
+from agent.experts.prefixes import PrefixBook
 from agent.experts.records import Lease, StoredRecord, beats, read_lease
 from agent.grid import ExpertId, Grid
 from agent.identity import PeerId
@@ -26,10 +30,16 @@ from agent.identity import PeerId
 log = logging.getLogger(__name__)
 
 
+HINT_LEASES = 3
+"""Prefix hints live for so many leases, and are published once per lease: they may be stale, leases may not."""
+PREFIXES_AT_ONCE = 128
+"""Each may hold as many records as a dimension of a grid has coordinates."""
+
+
 class Reader(Protocol):
     """The reading half of agent.net.overlay.Overlay."""
 
-    async def get_many(self, names: Sequence[str]) -> Mapping[str, Sequence[StoredRecord]]:
+    async def get_many(self, names: Sequence[str], *, eager: bool = False) -> Mapping[str, Sequence[StoredRecord]]:
         """The live, verified records under each name; names that nobody answered for are missing. Raises HiveError."""
         ...
 
@@ -44,9 +54,13 @@ class DirectoryConfig:
     suspect_max_s: float = 16.0
     names_max: int = 512
     """Leases asked for at once."""
+    whole_max: int = 512
+    """Experts, up to which all are known."""
+    use_s: float = 30.0
+    """How long after its last use a prefix of a larger grid is kept fresh."""
 
     def __post_init__(self) -> None:
-        if not (self.lease_s > 0 and 0 < self.suspect_s <= self.suspect_max_s and self.names_max >= 1):
+        if not (self.lease_s > 0 and 0 < self.suspect_s <= self.suspect_max_s and self.names_max >= 1 and self.use_s > 0):
             raise ValueError(f"unusable directory settings: {self}")
 
     @property
@@ -120,8 +134,10 @@ class Directory:
         unix: Callable[[], float] = time.time,
     ) -> None:
         self._overlay = overlay
-        self._experts = [uid for grid in grids for uid in grid]
         self._config = config or DirectoryConfig()
+        whole = sum(map(len, grids)) <= self._config.whole_max
+        self._experts = [uid for grid in grids for uid in grid] if whole else []
+        self._book = PrefixBook(() if whole else grids, fresh_s=self._config.lease_s / 3, use_s=self._config.use_s)
         self._clock = clock
         self._unix = unix
         self._lock = threading.Lock()
@@ -140,7 +156,35 @@ class Directory:
 
     def children(self, prefix: str) -> tuple[int, ...]:
         """Coordinates that lead to live experts below `prefix` (`ffn0.` or `ffn0.3.`), ascending."""
-        return self._current().children.get(prefix, ())
+        known = self._current().children.get(prefix, ())
+        if self.is_whole:
+            return known
+        with self._lock:
+            return tuple(sorted({*known, *self._book.hinted(prefix, self._clock())}))
+
+    @property
+    def is_whole(self) -> bool:
+        """True if every live expert is known here; False if prefixes have to be explored."""
+        return bool(self._experts)
+
+    def unknown(self, prefixes: Iterable[str]) -> list[str]:
+        """Those of `prefixes` that must be explored before `children` can be relied on. None if everything is known anyway."""
+        if self.is_whole:
+            return []
+        with self._lock:
+            return self._book.unknown(prefixes, self._clock())
+
+    async def explore(self, prefixes: Sequence[str]) -> None:
+        """Read those prefixes, all at once. Raises HiveError if none could be read."""
+        if prefixes:
+            self.absorb_prefixes(await self._overlay.get_many(prefixes, eager=True))
+
+    def absorb_prefixes(self, found: Mapping[str, Sequence[StoredRecord]]) -> None:
+        """Take in what was just read under prefixes."""
+        now, unix = self._clock(), self._unix()
+        with self._lock:
+            leases = self._book.absorb(found, now=now, unix=unix, hint_s=HINT_LEASES * self._config.lease_s)
+        self.absorb(leases)
 
     def mark_dead(self, uid: ExpertId, host: PeerId) -> None:
         """A call to `uid` at `host` failed. Ignored if the directory knows another host by now."""
@@ -165,10 +209,14 @@ class Directory:
                 self._rebuild()
 
     async def refresh(self) -> None:
-        """Read all leases. Raises HiveError if none could be read; what is known then stays until it expires."""
+        """Read all leases, or the prefixes in use. What is known stays if it fails (HiveError)."""
+        if not self.is_whole:
+            names = self._book.in_use(self._clock())
+            for start in range(0, len(names), PREFIXES_AT_ONCE):
+                await self.explore(names[start : start + PREFIXES_AT_ONCE])
         for start in range(0, len(self._experts), self._config.names_max):
             part = self._experts[start : start + self._config.names_max]
-            found = await self._overlay.get_many([str(uid) for uid in part])
+            found = await self._overlay.get_many([str(uid) for uid in part], eager=True)
             self.absorb({uid: found[str(uid)] for uid in part if str(uid) in found})
 
     def absorb(self, found: Mapping[ExpertId, Sequence[StoredRecord]]) -> None:

@@ -3,7 +3,7 @@
 | name        | subkey | value      | meaning                                                    |
 |-------------|--------|------------|------------------------------------------------------------|
 | `ffn0.`     | `3`    | PrefixHint | some expert below `ffn0.3.` is hosted: this one            |
-| `ffn0.3.`   | `1`    | PrefixHint | `ffn0.3.1` is hosted                                       |
+| `ffn0.3.`   | `1`    | Lease      | the same as under `ffn0.3.1`, for beam searches            |
 | `ffn0.3.1`  |        | Lease      | its owner hosts this expert until the record expires       |
 | `hosts`     | PeerId | HostRecord | its owner can host so many experts                         |
 

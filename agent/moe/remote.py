@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -20,14 +21,16 @@ from agent.errors import CallRefused, CallTimeout, HiveError, LinkClosed, NotRea
 from agent.experts import messages
 from agent.experts.directory import Located
 from agent.experts.server import Answer
-from agent.grid import ExpertId, Grid, prefix
+from agent.grid import ExpertId, Grid
 from agent.identity import PeerId
 from agent.manifest import WireDtype
-from agent.moe.beam_search import BeamConfig, BeamSearch
 from agent.moe.deadlines import DeadlineConfig, Deadlines, Direction
 from agent.moe.experts_api import DENSE_EXPERTS_MAX, BackwardCall, Choice, ForwardCall
 from agent.moe.gating import best_live, flat_number
+from agent.moe.prefix_search import PrefixSearch, PrefixSearchConfig
 from agent.net.network import Reply
+
+log = logging.getLogger(__name__)
 
 STUCK_AFTER_S = 5.0
 """A trainer thread stops waiting this long after the last deadline has passed: then the event loop itself is gone."""
@@ -46,7 +49,12 @@ class NetworkCall(Protocol):
 
 
 class DirectoryView(Protocol):
-    """What is needed of `experts.directory.Directory`. All of it is thread-safe and never blocks."""
+    """What is needed of `experts.directory.Directory`. All of it is thread-safe and never blocks; `explore` is for its loop."""
+
+    @property
+    def is_whole(self) -> bool: ...
+    def unknown(self, prefixes: Iterable[str]) -> list[str]: ...
+    async def explore(self, prefixes: Sequence[str]) -> None: ...
 
     def alive(self) -> frozenset[ExpertId]: ...
     def locate(self, uid: ExpertId) -> Located | None: ...
@@ -71,7 +79,9 @@ class RemoteConfig:
     wire_dtype: WireDtype = "bfloat16"
     """Activations and gradients travel as this. Calls to own experts are not rounded."""
     deadlines: DeadlineConfig = field(default_factory=DeadlineConfig)
-    beam: BeamConfig = field(default_factory=BeamConfig)
+    search: PrefixSearchConfig = field(default_factory=PrefixSearchConfig)
+    explore_s: float = 10.0
+    """How long a search in a large grid waits for prefixes to be read; what has not come by then counts as dead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +138,13 @@ class RemoteExperts:
     def choose(self, grid: Grid, logits_UG: Tensor, k: int, excluded_UM: Tensor | None = None) -> Choice:
         if excluded_UM is not None:
             self._count(backtracks=len(logits_UG))
-        if len(grid) <= DENSE_EXPERTS_MAX:
+        if len(grid) <= DENSE_EXPERTS_MAX and self._directory.is_whole:
             live_E = self._live_mask(grid)
             return Choice(chosen_UK=best_live(logits_UG, grid.shape, k, live_E, excluded_UM), live_E=live_E)
-        search = BeamSearch(grid, logits_UG, k, excluded_UM=excluded_UM, config=self.config.beam)
-        while wanted := search.wanted():
-            search.supply({p: self._directory.children(prefix(grid.layer, p)) for p in wanted})
+        search = PrefixSearch(grid, logits_UG, k, excluded_UM=excluded_UM, config=self.config.search)
+        while names := search.names():
+            self._explore(self._directory.unknown(names))
+            search.supply({name: self._directory.children(name) for name in names})
         return Choice(chosen_UK=search.best(), live_E=None)
 
     def forward(self, calls: Sequence[ForwardCall]) -> list[Tensor | None]:
@@ -141,6 +152,19 @@ class RemoteExperts:
 
     def backward(self, calls: Sequence[BackwardCall]) -> list[Tensor | None]:
         return self._together([self._backward(c) for c in calls])
+
+    def _explore(self, prefixes: list[str]) -> None:
+        """Have them read, and wait for that. If it fails, the search goes on with what is known."""
+        if not prefixes or self._loop.is_closed():
+            return
+        if _running_loop() is self._loop:
+            raise RuntimeError("remote experts block: call them from a thread other than the event loop's")
+        reading = asyncio.run_coroutine_threadsafe(self._directory.explore(prefixes), self._loop)
+        try:
+            reading.result(timeout=self.config.explore_s)
+        except (HiveError, concurrent.futures.TimeoutError, concurrent.futures.CancelledError) as e:
+            reading.cancel()
+            log.info("%d prefixes could not be read: %s", len(prefixes), e or type(e).__name__)
 
     def _live_mask(self, grid: Grid) -> Tensor:
         alive = self._directory.alive()

@@ -178,10 +178,13 @@ class Overlay:
         """
         return (await self.get_many([name]))[name]
 
-    async def get_many(self, names: Sequence[str]) -> dict[str, list[Record]]:
-        """Many names at once. A name for which nobody answered is missing; if that is all of them, raises CallTimeout."""
+    async def get_many(self, names: Sequence[str], *, eager: bool = False) -> dict[str, list[Record]]:
+        """Many names at once. A name for which nobody answered is missing; if that is all of them, raises CallTimeout.
+
+        `eager`: take the first answer for each name instead of waiting for other replicas, which may know more.
+        """
         keys = {name: self._space.named(self._experiment, name) for name in names}
-        found: dict[bytes, list[Record]] = await self._run(lambda op: events.Get(op, list(keys.values())))
+        found: dict[bytes, list[Record]] = await self._run(lambda op: events.Get(op, list(keys.values()), eager))
         result = {name: found[key] for name, key in keys.items() if key in found}
         if keys and not result:
             raise CallTimeout(f"no peer of the overlay answered for {next(iter(keys))!r}")

@@ -82,7 +82,7 @@ class OverlayOf:
     store: RecordStore
     peer_id: PeerId
 
-    async def get_many(self, names: Sequence[str]) -> dict[str, list[Kept]]:
+    async def get_many(self, names: Sequence[str], *, eager: bool = False) -> dict[str, list[Kept]]:
         return self.store.get_many(names)
 
     async def put_many(self, entries: Sequence[Entry]) -> list[int]:

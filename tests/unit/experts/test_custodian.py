@@ -14,7 +14,7 @@ from agent.errors import LocalError
 from agent.experts import records
 from agent.experts.custodian import Clocks, Custodian
 from agent.experts.directory import Directory
-from agent.experts.records import HOSTS, HostRecord, Lease, PrefixHint
+from agent.experts.records import HOSTS, HostRecord, Lease
 from agent.experts.server import HostedInfo
 from agent.experts.state import ExpertState
 from agent.grid import ExpertId
@@ -154,7 +154,7 @@ async def test_three_hosts_share_and_publish(bench: Bench) -> None:
     for name in ("ffn0.0.", "ffn0.1."):
         assert {k.subkey for k in found[name]} == {"0", "1", "2", "3"}
         for kept in found[name]:
-            assert records.decode(kept.value, PrefixHint).uid == name + kept.subkey
+            assert records.decode(kept.value, Lease).uid == name + kept.subkey
     assert [records.decode(k.value, HostRecord) for k in found[HOSTS]] == [HostRecord(100, True)] * 3
     assert bench.sites[0].directory.alive() == set(GRID)
 

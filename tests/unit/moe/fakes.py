@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -48,14 +48,26 @@ class FakeDirectory:
     forgets: bool = False
     """If set, an expert that was marked dead is no longer alive."""
 
+    is_whole: bool = True
+    explored: list[str] = field(default_factory=list)
+    """If it is not whole, only these prefixes have children."""
+
     def alive(self) -> frozenset[ExpertId]:
         return frozenset(self.places)
+
+    def unknown(self, prefixes: Iterable[str]) -> list[str]:
+        return [] if self.is_whole else [p for p in prefixes if p not in self.explored]
+
+    async def explore(self, prefixes: Sequence[str]) -> None:
+        self.explored += prefixes
 
     def locate(self, uid: ExpertId) -> Located | None:
         host = self.places.get(uid)
         return None if host is None else Located(uid=uid, host=host, epoch=1, version=0, sequence=1)
 
     def children(self, prefix: str) -> tuple[int, ...]:
+        if not self.is_whole and prefix not in self.explored:
+            return ()
         below = (str(uid).removeprefix(prefix) for uid in self.places if str(uid).startswith(prefix))
         return tuple(sorted({int(rest.split(".")[0]) for rest in below}))
 

@@ -12,6 +12,7 @@ from agent.moe.beam_search import BeamConfig
 from agent.moe.deadlines import DeadlineConfig
 from agent.moe.experts_api import BackwardCall, ForwardCall, new_call_id
 from agent.moe.layer import MixtureConfig, MixtureOfExperts
+from agent.moe.prefix_search import PrefixSearchConfig
 from agent.moe.remote import RemoteConfig, RemoteExperts
 from agent.net.network import Reply
 from tests.unit.moe.fakes import ALICE, BOB, ME, FakeDirectory, FakeExperts, LoopThread
@@ -174,7 +175,7 @@ def test_a_large_grid_uses_the_beam(loop: asyncio.AbstractEventLoop) -> None:
     grid = Grid("ffn0", (17, 256))
     live = {uid for i, uid in enumerate(grid) if i % 97 == 0}
     directory = FakeDirectory(dict.fromkeys(live, ALICE))
-    config = RemoteConfig(beam=BeamConfig(width=17, width_max=17))
+    config = RemoteConfig(search=PrefixSearchConfig(beam=BeamConfig(width=17, width_max=17)))
     experts = RemoteExperts(FakeExperts({}).call, directory, loop=loop, peer_id=ME, config=config)
     logits = torch.randn(5, 273)
     choice = experts.choose(grid, logits, 2)
