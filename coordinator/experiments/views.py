@@ -256,6 +256,7 @@ def revision(request: HttpRequest, name: str, number: int) -> HttpResponse:
         "experiment": experiment,
         "revision": this,
         "other": other,
+        "first": other is None,
         "lines": list(lines(differences)),
         "worst": worst(differences) if other else None,
         "numbers": experiment.revisions.order_by("-revision").values_list("revision", flat=True)[:REVISIONS_SHOWN],
