@@ -6,7 +6,7 @@ import time
 from typing import Annotated
 
 from django.conf import settings
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from ninja import Field, Router, Schema, Status
 from ninja.errors import HttpError
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from coordinator.accounts import actions, queries
 from coordinator.accounts.models import DEVICE_CODE_LIFE_S, DEVICE_POLL_S, READ, ApiToken, User
-from coordinator.api.common import Detail
+from coordinator.api.common import Detail, Limit, Offset, page
 from coordinator.limits import KeyedBuckets, client_key
 
 router = Router(tags=["account"])
@@ -132,7 +132,7 @@ def get_account(request: HttpRequest) -> object:
 
 
 @router.get("/account/machines", response={200: list[MachineOut], 401: Detail}, auth=Bearer(READ))
-def get_machines(request: HttpRequest) -> object:
+def get_machines(request: HttpRequest, response: HttpResponse, limit: Limit = 100, offset: Offset = 0) -> object:
     """The account's machines, and what they were last seen doing."""
     found = []
     for row in queries.machines(bearer(request)):
@@ -147,7 +147,7 @@ def get_machines(request: HttpRequest) -> object:
                 seen_at=session and session.seen_at,
             )
         )
-    return found
+    return page(request, response, found[offset : offset + limit + 1], limit, offset)
 
 
 def bearer(request: HttpRequest) -> User:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from ninja import Field, Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import WithJsonSchema
@@ -14,7 +14,7 @@ from agent.errors import ManifestRejected
 from agent.manifest import MANIFEST_BYTES_MAX, Manifest, decode
 from coordinator.accounts.api import Bearer, bearer
 from coordinator.accounts.models import MANAGE
-from coordinator.api.common import Detail, Name
+from coordinator.api.common import Detail, Limit, Name, Offset, page
 from coordinator.experiments import actions, queries, schema
 from coordinator.experiments.actions import Refused
 from coordinator.experiments.estimate import Estimate, estimate
@@ -104,9 +104,9 @@ class EstimateOut(Schema):
 
 
 @router.get("/organizer/experiments", response={200: list[OrganizedOut], 401: Detail}, auth=Bearer(MANAGE))
-def list_organized(request: HttpRequest) -> object:
+def list_organized(request: HttpRequest, response: HttpResponse, limit: Limit = 100, offset: Offset = 0) -> object:
     """What the account owns or co-organizes, drafts too."""
-    return [
+    found = [
         OrganizedOut(
             name=row["experiment"].name,
             title=row["experiment"].title,
@@ -117,6 +117,7 @@ def list_organized(request: HttpRequest) -> object:
         )
         for row in queries.organized_by(bearer(request))
     ]
+    return page(request, response, found[offset : offset + limit + 1], limit, offset)
 
 
 @router.post("/organizer/experiments", response={201: PlannedOut, 400: Detail, 401: Detail, 409: Detail}, auth=Bearer(MANAGE))

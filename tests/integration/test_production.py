@@ -58,11 +58,11 @@ class Stack:
         with urllib.request.urlopen(self.url(which) + path, timeout=20) as answer:
             return json.loads(answer.read())
 
-    def manage(self, *words: str) -> str:
+    def manage(self, *words: str, **more: str) -> str:
         done = subprocess.run(
             [sys.executable, "manage.py", *words],
             cwd=ROOT,
-            env=environment(**self.variables),
+            env=environment(**{**self.variables, **more}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -230,6 +230,27 @@ def test_the_same_units_pass_on_postgresql(stack: Stack) -> None:
         timeout=280,
     )
     assert done.returncode == 0, done.stdout[-4000:]
+
+
+def test_a_backup_can_be_restored(stack: Stack) -> None:
+    """As docs/operating.md says, into an empty database."""
+    url, dump = stack.variables["DATABASE_URL"], str(stack.directory / "hive.dump")
+    restored = url.replace("/postgres", "/restored")
+    subprocess.run([services.find("pg_dump"), "-Fc", "-f", dump, url], check=True, timeout=60)
+    subprocess.run([services.find("psql"), "-q", "-c", "CREATE DATABASE restored", url], check=True, timeout=60)
+    command = [services.find("pg_restore"), "--clean", "--if-exists", "-d", restored, dump]
+    subprocess.run(command, check=True, timeout=60)
+    stack.manage("migrate", "--check", DATABASE_URL=restored)
+    count = "from coordinator.telemetry.models import Session; print(Session.objects.count())"
+    before, after = (stack.manage("shell", "--no-imports", "-c", count, DATABASE_URL=u) for u in (url, restored))
+    assert int(before) == int(after) > 0
+
+
+def test_nobody_complained(stack: Stack) -> None:
+    """Last: in all that, no task failed and no process wrote of an error. (A worker that runs as root warns of it.)"""
+    for process in (*stack.web, stack.worker, stack.beat):
+        assert process.child.running
+        assert "Traceback" not in process.said and " ERROR" not in process.said, process.said[-4000:]
 
 
 async def _wait_at_rendezvous(stack: Stack, which: int, identity: Identity) -> websockets.ClientConnection:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.test import Client
+from django.utils import timezone
 
 from agent.identity import Identity
 from agent.manifest import GPTModel, Manifest
-from coordinator.accounts.actions import make_token
-from coordinator.accounts.models import JOIN, READ, User
+from coordinator.accounts.actions import link_machine, make_token
+from coordinator.accounts.models import JOIN, MANAGE, READ, User
 from coordinator.api.common import PerAddress
 from coordinator.api.v1 import api
 from coordinator.experiments.actions import publish
@@ -213,3 +214,13 @@ def test_a_team(client: Client, experiment: Experiment) -> None:
     assert (body["name"], body["about"], body["size"], body["names"]) == ("Bees", "We hum.", 1, ["Bee"])
     assert client.get("/api/v1/teams/wasps").status_code == 404
     assert client.get("/api/v1/leaderboard/teams").status_code == 200
+
+
+def test_an_accounts_own_lists_come_in_pages_too(client: Client, experiment: Experiment) -> None:
+    bob = User.objects.create_user("bob@example.org", "long enough for it")
+    for i in range(5):
+        link_machine(bob, str(Identity.from_seed(bytes([i]) * 32).peer_id), f"machine {i}", timezone.now())
+    _, token = make_token(bob, "t", [READ, MANAGE])
+    client.defaults["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+    assert [len(page) for page in follow(client, "/api/v1/account/machines?limit=2")] == [2, 2, 1]
+    assert follow(client, "/api/v1/organizer/experiments?limit=1") == [[]]
