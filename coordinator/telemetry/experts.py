@@ -74,7 +74,7 @@ def _write(claims: dict[tuple[int, str], HostedExpert], now: float) -> None:
         elif claim is not None and claim.epoch < old.epoch:
             del claims[old.experiment_id, old.uid]
     HostedExpert.objects.bulk_create(
-        claims.values(),
+        [claims[key] for key in sorted(claims)],  # in one order everywhere, so that two processes do not lock each other out
         update_conflicts=True,
         unique_fields=["experiment", "uid"],
         update_fields=["peer", "epoch", "version", "rows", "rows_per_s", "seen_at", "hosted"],

@@ -15,6 +15,9 @@ from agent.reports import Item
 
 log = logging.getLogger(__name__)
 
+ATTEMPTS = 2
+"""A deadlock, or a connection that a restarted database has closed, is over at the second one, and no agent has to hear of it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class IntakeConfig:
@@ -86,9 +89,14 @@ class Intake:
                 await self._changed({s.experiment for s in batch})
 
     async def _try_to_store(self, batch: Sequence[Submission]) -> bool:
-        try:
-            await database_sync_to_async(self._store)(batch, time.time())
-        except DatabaseProblem:  # InterfaceError too, which is no DatabaseError: the connection is gone
-            log.exception("could not store %d telemetry batches; their agents will send them again", len(batch))
-            return False
-        return True
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                await database_sync_to_async(self._store)(batch, time.time())
+            except DatabaseProblem as e:  # InterfaceError too, which is no DatabaseError: the connection is gone
+                if attempt == ATTEMPTS:
+                    log.exception("could not store %d telemetry batches; their agents will send them again", len(batch))
+                else:
+                    log.warning("storing %d telemetry batches once more: %s", len(batch), e)
+            else:
+                return True
+        return False

@@ -107,7 +107,7 @@ def _point(experiment: int, resolution: int, at: int, row: dict[str, Any], now: 
 
 def _write(points: Sequence[Point]) -> int:
     Point.objects.bulk_create(
-        points,
+        sorted(points, key=lambda p: (p.experiment_id, p.at)),  # in one order: two workers may be at the same buckets
         update_conflicts=True,
         unique_fields=["experiment", "resolution", "at"],
         update_fields=_FIELDS,

@@ -30,7 +30,7 @@ from agent.net.memory import MemoryFabric
 from agent.net.network import Network
 from agent.net.rendezvous import Rendezvous
 from agent.net.telemetry_socket import TelemetryConfig, TelemetrySocket
-from agent.reports import Event, Report
+from agent.reports import Event, HostedExpert, Report
 from tests.integration import services
 from tests.integration.crowd import ROOT, Running, environment
 
@@ -251,6 +251,33 @@ def test_nobody_complained(stack: Stack) -> None:
     for process in (*stack.web, stack.worker, stack.beat):
         assert process.child.running
         assert "Traceback" not in process.said and " ERROR" not in process.said, process.said[-4000:]
+
+
+async def test_a_crowd_at_two_processes_and_a_database_that_drops_them(stack: Stack) -> None:
+    """After the complaints were counted, for the workers' tasks that are cut off here do complain."""
+    crowd = [Identity.from_seed(bytes([i]) * 32) for i in range(50, 62)]
+    rng = random.Random(5)
+    sockets = [telemetry(stack, identity, which=i % 2) for i, identity in enumerate(crowd)]
+    before = stack.get("/api/v1/experiments/gpt-crowd")["summary"]["tokens"]
+    drop = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = 'hive'"
+    for sequence in range(1, 21):
+        for socket in sockets:  # they all claim the same experts, in another order each
+            uids = rng.sample([f"ffn0.{i}.{j}" for i in range(4) for j in range(4)], 8)
+            experts = tuple(HostedExpert(uid=uid, epoch=sequence, version=1, rows=1) for uid in uids)
+            socket.submit(report(sequence, tokens=10 * sequence, experts=experts))
+        if sequence % 8 == 0:
+            await asyncio.to_thread(
+                subprocess.run,
+                [services.find("psql"), "-qAt", "-c", drop, stack.variables["DATABASE_URL"]],
+                check=True,
+                timeout=60,
+            )
+        await asyncio.wait({asyncio.create_task(s._settled.wait()) for s in sockets}, timeout=0.3)
+    for socket in sockets:
+        await asyncio.wait_for(socket._settled.wait(), PATIENCE_S)
+        await socket.close()
+    assert stack.get("/api/v1/experiments/gpt-crowd", 1)["summary"]["tokens"] - before == len(crowd) * 200
+    stack.until(lambda: _ready(stack), "readiness")
 
 
 async def _wait_at_rendezvous(stack: Stack, which: int, identity: Identity) -> websockets.ClientConnection:

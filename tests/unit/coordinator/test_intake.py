@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError, InterfaceError, OperationalError
 
 from coordinator.telemetry.intake import Intake, IntakeConfig, Submission
 
@@ -91,23 +91,35 @@ async def test_a_full_buffer_makes_the_next_one_wait() -> None:
     assert desk.settled == [True] * 3
 
 
-class Gone:
-    """A database whose connection is gone, then one that is broken in a way that nobody thought of."""
+class Troubled:
+    """A database that fails as it is told to, once for each error."""
 
-    def __init__(self) -> None:
-        self.errors: list[Exception] = [InterfaceError("connection already closed"), RuntimeError("no idea")]
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
 
     def __call__(self, batch: Sequence[Submission], now: float) -> None:
         if self.errors:
             raise self.errors.pop(0)
 
 
-async def test_whatever_goes_wrong_agents_hear_of_it_and_the_next_batch_is_stored() -> None:
+async def settled_with(*errors: Exception) -> list[bool]:
+    """What a batch is told, and one after it."""
     desk = Desk()
-    desk.intake = Intake(IntakeConfig(flush_period_s=0.0), Gone(), desk._changed)
+    desk.intake = Intake(IntakeConfig(flush_period_s=0.0), Troubled(*errors), desk._changed)
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-    for stored in (False, False, True):
+    for _ in range(2):
         desk.done.clear()
         await desk.intake.put(desk.submission(2))
         await desk.done.wait()
-        assert desk.settled.pop() is stored and desk.intake.items == 0
+        assert desk.intake.items == 0
+    return desk.settled
+
+
+async def test_what_is_over_at_the_second_attempt_is_no_failure() -> None:
+    for error in (OperationalError("deadlock detected"), InterfaceError("connection already closed")):
+        assert await settled_with(error) == [True, True]
+        assert await settled_with(error, error) == [False, True]
+
+
+async def test_whatever_goes_wrong_agents_hear_of_it_and_the_next_batch_is_stored() -> None:
+    assert await settled_with(RuntimeError("no idea")) == [False, True]
