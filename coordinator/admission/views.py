@@ -9,8 +9,10 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from coordinator.accounts.api import origin
+from coordinator.accounts.models import User
 from coordinator.accounts.views import for_members, member
-from coordinator.admission import actions
+from coordinator.admission import actions, mail
 from coordinator.admission.actions import Refused
 from coordinator.admission.forms import AppointForm, AskForm, InviteForm
 from coordinator.admission.models import Invite, Membership, standing
@@ -41,7 +43,8 @@ def ask(request: HttpRequest, name: str) -> HttpResponse:
         except Refused as e:
             messages.error(request, str(e))
         else:
-            messages.success(request, "Your request is with the organizers.")
+            mail.somebody_waits(experiment, origin(request))
+            messages.success(request, "Your request is with the organizers. A letter says what they decide.")
         return redirect("join", name)
     return _join_page(request, experiment, form)
 
@@ -128,6 +131,8 @@ def decide(request: HttpRequest, name: str, public_id: str) -> HttpResponse:
         return _people_page(request, experiment, status=400)
     if not actions.decide(experiment, public_id, decision, member(request)):
         messages.error(request, "Nothing changed: somebody else may have decided already.")
+    else:
+        mail.answered(experiment, User.objects.get(public_id=public_id), decision, origin(request))
     return redirect("people", name)
 
 

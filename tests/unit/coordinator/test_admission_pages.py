@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core import mail
 from django.test import Client
 from django.utils import timezone
 from msgspec.structs import replace
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 from agent.manifest import Manifest
 from coordinator.accounts.models import User
 from coordinator.admission import actions
+from coordinator.admission import mail as letters
 from coordinator.admission.models import Invite, Membership, standing
 from coordinator.experiments.actions import create, publish, set_status
 from coordinator.experiments.models import Experiment, Role
@@ -72,6 +74,31 @@ def test_a_request_is_declined(by_approval: Experiment, organizer: User, volunte
     actions.ask(by_approval, volunteer, "")
     signed_in(organizer).post(f"/experiments/bees/people/members/{volunteer.public_id}/", {"decision": "refuse"})
     assert "Not this time" in text(signed_in(volunteer).get("/experiments/bees/join/"))
+
+
+def test_letters(by_approval: Experiment, organizer: User, volunteer: User, stranger: User, settings: Any) -> None:
+    settings.SITE_URL = "https://hive.example"
+    for user in (volunteer, stranger):
+        signed_in(user).post("/experiments/bees/join/ask/", {"message": "secret words"})
+    (letter,) = mail.outbox
+    assert letter.to == ["alice@example.org"] and letter.subject == "[Hive] Somebody asks to take part in Bees"
+    assert "https://hive.example/experiments/bees/people/" in letter.body and "secret words" not in str(letter.body)
+    alice = signed_in(organizer)
+    alice.post(f"/experiments/bees/people/members/{volunteer.public_id}/", {"decision": "admit"})
+    alice.post(f"/experiments/bees/people/members/{volunteer.public_id}/", {"decision": "admit"})
+    assert [m.to for m in mail.outbox[1:]] == [["bob@example.org"]], "told once"
+    assert "You may take part in Bees" in str(mail.outbox[1].body) and "/experiments/bees/join/" in str(mail.outbox[1].body)
+
+
+def test_a_title_cannot_add_headers_to_a_letter(organizer: User, volunteer: User) -> None:
+    title = "Bees\nBcc: all@example.org"
+    experiment = opened(organizer, replace(BEES, title=title, admission="approval"))
+    actions.ask(experiment, volunteer, "")
+    letters.somebody_waits(experiment, "https://hive.example")
+    (letter,) = mail.outbox
+    assert letter.subject == "[Hive] Somebody asks to take part in Bees Bcc: all@example.org" and letter.recipients() == [
+        organizer.email
+    ]
 
 
 def test_decisions_that_do_not_apply(by_approval: Experiment, organizer: User, volunteer: User) -> None:
