@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 IPV6_PREFIX = 64
 """A home or a rented machine has at least this much IPv6, so all of it counts as one address."""
@@ -44,6 +44,36 @@ class KeyedBuckets:
 
     def __len__(self) -> int:
         return len(self._buckets)
+
+
+class Places:
+    """How many may be there at once: in all, and of one key."""
+
+    def __init__(self, *, total_max: int, each_max: int) -> None:
+        self.total_max, self.each_max = total_max, each_max
+        self._taken: Counter[str] = Counter()
+        self._total = 0
+
+    def __len__(self) -> int:
+        return self._total
+
+    @property
+    def full(self) -> bool:
+        return self._total >= self.total_max
+
+    def take(self, key: str) -> bool:
+        """A place for `key`, to be given back; False if there is none."""
+        if self.full or self._taken[key] >= self.each_max:
+            return False
+        self._taken[key] += 1
+        self._total += 1
+        return True
+
+    def give_back(self, key: str) -> None:
+        self._total -= 1
+        self._taken[key] -= 1
+        if not self._taken[key]:
+            del self._taken[key]
 
 
 def client_key(address: object) -> str:

@@ -7,6 +7,7 @@ A refused handshake is answered with an HTTP status and `{"detail": …}`; a bro
 from __future__ import annotations
 
 import json
+import logging
 import time
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -15,7 +16,9 @@ from channels.consumer import AsyncConsumer
 from channels.db import database_sync_to_async
 from channels.exceptions import StopConsumer
 from django.conf import settings
+from django.db import Error as DatabaseProblem
 from django.http.request import validate_host
+from redis.exceptions import RedisError
 
 from agent.admission import Certificate
 from agent.errors import AdmissionRejected
@@ -24,11 +27,15 @@ from agent.reports import MESSAGE_BYTES_MAX, Hello
 from coordinator.admission.actions import rule_of
 from coordinator.experiments.models import Experiment
 from coordinator.hello import HelloRejected, verify
-from coordinator.limits import KeyedBuckets, TokenBucket, client_key
+from coordinator.limits import KeyedBuckets, Places, TokenBucket, client_key
+
+log = logging.getLogger(__name__)
 
 MALFORMED, REPLACED, TOO_LARGE, TOO_FAST, NOT_STORED = 4400, 4409, 4413, 4429, 1011
 REASON_BYTES_MAX = 120
 """RFC 6455 5.5: a close reason has at most 123 bytes."""
+BACKEND_PROBLEMS = (DatabaseProblem, RedisError, OSError)
+"""What the database and Redis raise when they are away."""
 HANDSHAKES_PER_S, HANDSHAKES_BURST, ADDRESSES_MAX = 20.0, 400.0, 4096
 
 
@@ -39,18 +46,29 @@ class AgentSocket(AsyncConsumer):
     messages_burst: ClassVar[float] = 200.0
     connections_max: ClassVar[int] = 4096
     """Per process and kind of socket."""
-    connections: ClassVar[int]
+    connections_each_max: ClassVar[int] = 2048
+    """Of one address: half of them, for a laboratory behind one router."""
+    places: ClassVar[Places]
     handshakes: ClassVar[KeyedBuckets] = KeyedBuckets(per_s=HANDSHAKES_PER_S, burst=HANDSHAKES_BURST, keys_max=ADDRESSES_MAX)
 
     hello: Hello
     experiment: Experiment
     certificate: Certificate | None = None
     """What the agent showed; None if it is anonymous."""
+    address: str | None = None
+    """Whose place this holds."""
     accepted = False
     ended = False
 
     def __init_subclass__(cls) -> None:
-        cls.connections = 0
+        cls.places = Places(total_max=cls.connections_max, each_max=cls.connections_each_max)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        try:
+            return await super().__call__(scope, receive, send)
+        finally:  # however it ended: a place that is not given back is lost until the process ends
+            if self.address is not None:
+                type(self).places.give_back(self.address)
 
     async def opened(self) -> None:
         """After admission, just before accept()."""
@@ -66,26 +84,34 @@ class AgentSocket(AsyncConsumer):
         address = client_key((self.scope.get("client") or (None,))[0])
         if not self.handshakes.take(address, time.monotonic()):
             return await self.deny(429, "too many connections from this address; wait a moment")
-        if type(self).connections >= self.connections_max:
-            return await self.deny(503, "this coordinator has as many connections as it can hold; try again later")
         try:
             self.hello = verify(self.scope["headers"], name, time.time())
         except HelloRejected as e:
             return await self.deny(401, str(e))
+        if not type(self).places.take(address):
+            return await self.deny(503, "this coordinator has as many connections as it can hold; try again later")
+        self.address = address
+        try:
+            await self._enter(name)
+        except AdmissionRejected as e:
+            return await self.deny(403, str(e))
+        except BACKEND_PROBLEMS as e:
+            log.warning("an agent was sent away: %s", e)
+            return await self.deny(503, "the coordinator's database or Redis does not answer; try again later")
+        if self.accepted:
+            await self.send({"type": "websocket.accept"})
+            await self.ready()
+
+    async def _enter(self, name: str) -> None:
+        """What has to be known and noted before accept(). Raises AdmissionRejected and BACKEND_PROBLEMS."""
         experiment = await database_sync_to_async(Experiment.objects.visible_to().filter(name=name).first)()
         if experiment is None:
             return await self.deny(404, f"there is no experiment {name!r} here")
         self.experiment = experiment
-        try:
-            await database_sync_to_async(self._admit)()
-        except AdmissionRejected as e:
-            return await self.deny(403, str(e))
+        await database_sync_to_async(self._admit)()
         self.bucket = TokenBucket(per_s=self.messages_per_s, burst=self.messages_burst, now=time.monotonic())
-        type(self).connections += 1
-        self.accepted = True
         await self.opened()
-        await self.send({"type": "websocket.accept"})
-        await self.ready()
+        self.accepted = True
 
     def _admit(self) -> None:
         """Raises AdmissionRejected where the experiment asks for a certificate and the agent shows none that holds."""
@@ -108,7 +134,6 @@ class AgentSocket(AsyncConsumer):
     async def websocket_disconnect(self, _: dict[str, Any]) -> None:
         self.ended = True
         if self.accepted:
-            type(self).connections -= 1
             await self.closed()
         raise StopConsumer
 

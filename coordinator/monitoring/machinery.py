@@ -49,9 +49,9 @@ def look(now: float) -> Machinery:
         queue=queue_length(),
         buffered=intake.items,
         buffered_max=intake.config.items_max,
-        agents=TelemetryConsumer.connections,
-        rendezvous=RendezvousConsumer.connections,
-        viewers=LiveConsumer.viewers,
+        agents=len(TelemetryConsumer.places),
+        rendezvous=len(RendezvousConsumer.places),
+        viewers=len(LiveConsumer.places),
     )
 
 

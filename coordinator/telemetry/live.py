@@ -14,6 +14,7 @@ from channels.exceptions import StopConsumer
 from django.db import Error as DatabaseProblem
 
 from coordinator.experiments.models import Experiment
+from coordinator.limits import Places, client_key
 from coordinator.sockets import TOO_FAST, deny
 from coordinator.telemetry import queries, shapes
 from coordinator.telemetry.consumers import live_group
@@ -27,6 +28,8 @@ EVENTS_PER_TICK = 60
 OVERLAP_S = 2.0
 VIEWERS_MAX = 1000
 """Per process."""
+VIEWERS_EACH_MAX = 200
+"""Of one address: a school behind one router."""
 VIEWER_BACKLOG_MAX = 4
 """Ticks that a slow viewer may be behind; it then misses some, and the next one is complete anyway."""
 
@@ -118,17 +121,36 @@ class Feed:
 class LiveConsumer(AsyncConsumer):
     """One browser that watches one experiment. It only listens."""
 
-    viewers: ClassVar[int] = 0
+    places: ClassVar[Places] = Places(total_max=VIEWERS_MAX, each_max=VIEWERS_EACH_MAX)
+    address: str | None = None
+    """Whose place this holds."""
+    sender: asyncio.Task[None] | None = None
     feed: Feed | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        try:
+            return await super().__call__(scope, receive, send)
+        finally:  # however it ended
+            if self.address is not None:
+                LiveConsumer.places.give_back(self.address)
+            if self.sender is not None and self.feed is not None:
+                self.sender.cancel()
+                self.feed.leave(self.queue)
 
     async def websocket_connect(self, _: dict[str, Any]) -> None:
         name = self.scope["url_route"]["kwargs"]["name"]
-        if LiveConsumer.viewers >= VIEWERS_MAX:
+        address = client_key((self.scope.get("client") or (None,))[0])
+        if not LiveConsumer.places.take(address):
             return await deny(self, 503, "too many viewers; the page still works without the live stream")
-        pk = await database_sync_to_async(Experiment.objects.visible_to().filter(name=name).values_list("pk", flat=True).first)()
+        self.address = address
+        found = Experiment.objects.visible_to().filter(name=name).values_list("pk", flat=True)
+        try:
+            pk = await database_sync_to_async(found.first)()
+        except DatabaseProblem as e:
+            log.warning("a viewer was sent away: %s", e)
+            return await deny(self, 503, "the database does not answer; try again later")
         if pk is None:
             return await deny(self, 404, f"there is no experiment {name!r} here")
-        LiveConsumer.viewers += 1
         self.group = live_group(name)
         self.feed = Feed.of(pk)
         await self.channel_layer.group_add(self.group, self.channel_name)
@@ -141,9 +163,6 @@ class LiveConsumer(AsyncConsumer):
 
     async def websocket_disconnect(self, _: dict[str, Any]) -> None:
         if self.feed is not None:
-            LiveConsumer.viewers -= 1
-            self.sender.cancel()
-            self.feed.leave(self.queue)
             await self.channel_layer.group_discard(self.group, self.channel_name)
         raise StopConsumer
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from channels.testing import WebsocketCommunicator
+from django.db import InterfaceError, OperationalError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis.exceptions import RedisError
 
 from agent.reports import MESSAGE_BYTES_MAX, Batch, encode
 from coordinator.asgi import application
@@ -61,7 +63,7 @@ async def test_nonsense_is_malformed(experiment: Experiment, bob: Agent, kind: s
     await socket.send_to(text_data=text)
     assert await close_code(socket) == MALFORMED
     await socket.disconnect(timeout=5)
-    assert TelemetryConsumer.connections == RendezvousConsumer.connections == 0
+    assert len(TelemetryConsumer.places) == len(RendezvousConsumer.places) == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,6 +112,45 @@ async def test_a_hello_that_is_none(experiment: Experiment, kind: str, headers: 
 async def test_another_peers_name(experiment: Experiment, bob: Agent, charlie: Agent, kind: str) -> None:
     _, accepted, _ = await connect(kind, bob, peer=charlie.peer)
     assert not accepted
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("problem", [OperationalError("no database"), InterfaceError("gone"), RedisError("no Redis")])
+async def test_what_is_away_gives_the_place_back(
+    experiment: Experiment, bob: Agent, kind: str, problem: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand agents that come back to a database that is away must not fill the site for good."""
+    consumer = TelemetryConsumer if kind == "telemetry" else RendezvousConsumer
+
+    async def opened(self: AgentSocket) -> None:
+        raise problem
+
+    with monkeypatch.context() as away:
+        away.setattr(consumer, "opened", opened)
+        for _ in range(3):
+            socket, accepted, code = await connect(kind, bob)
+            assert not accepted and code in (4503, 503)
+            await socket.disconnect(timeout=5)
+    assert len(consumer.places) == 0
+    socket, accepted, _ = await connect(kind, bob)
+    assert accepted and len(consumer.places) == 1
+    await socket.disconnect(timeout=5)
+    assert len(consumer.places) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_one_address_does_not_take_every_place(
+    experiment: Experiment, bob: Agent, charlie: Agent, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = TelemetryConsumer if kind == "telemetry" else RendezvousConsumer
+    monkeypatch.setattr(consumer.places, "each_max", 1)
+    first, accepted, _ = await connect(kind, bob)
+    assert accepted
+    second, accepted, _ = await connect(kind, charlie)
+    assert not accepted
+    for socket in (first, second):
+        await socket.disconnect(timeout=5)
+    assert len(consumer.places) == 0
 
 
 async def test_nobody_else_suffers(experiment: Experiment, bob: Agent, charlie: Agent) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from coordinator.limits import KeyedBuckets, TokenBucket
+import pytest
+
+from coordinator.limits import KeyedBuckets, TokenBucket, client_key
 
 
 def test_a_burst_and_then_the_rate() -> None:
@@ -25,3 +27,22 @@ def test_keys_are_apart_and_bounded() -> None:
     assert buckets.take("c", 0) and len(buckets) == 2
     assert not buckets.take("b", 0)  # still known
     assert buckets.take("a", 0)  # was forgotten
+
+
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2::", "2001:db8:1:2::"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::"),
+        ("fe80::1%eth0", "fe80::"),
+        ("", "unknown"),
+        (None, "unknown"),
+        ("/run/hive.sock", "unknown"),
+        ("192.0.2.7, 10.0.0.1", "unknown"),
+    ],
+)
+def test_whom_an_address_counts_as(address: str | None, key: str) -> None:
+    assert client_key(address) == key

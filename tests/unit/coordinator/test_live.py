@@ -73,7 +73,7 @@ async def test_viewers_share_a_feed_which_ends_with_the_last(
     assert (await first.connect(5))[0] and (await second.connect(5))[0]
     assert (await first.tick())["summary"]["tokens"] == 0
     await second.tick()
-    assert list(Feed.feeds) == [experiment.pk] and LiveConsumer.viewers == 2
+    assert list(Feed.feeds) == [experiment.pk] and len(LiveConsumer.places) == 2
     await database_sync_to_async(submit)(experiment, bob, report(1, time.time(), tokens=5), at=time.time())
     await tell_viewers({"gpt-crowd"})
     for viewer in (first, second):
@@ -81,7 +81,7 @@ async def test_viewers_share_a_feed_which_ends_with_the_last(
             pass
     await first.disconnect(timeout=5)
     await second.disconnect(timeout=5)
-    assert not Feed.feeds and LiveConsumer.viewers == 0
+    assert not Feed.feeds and len(LiveConsumer.places) == 0
 
 
 @pytest.mark.django_db(transaction=True)
@@ -96,7 +96,7 @@ async def test_who_may_not_watch(experiment: Experiment, draft: Experiment, monk
     program = Viewer(headers=[])
     assert (await program.connect(5))[0], "programs have no Origin"
     await program.disconnect(timeout=5)
-    monkeypatch.setattr(live, "VIEWERS_MAX", 0)
+    monkeypatch.setattr(LiveConsumer.places, "total_max", 0)
     assert not (await Viewer().connect(5))[0]
 
 

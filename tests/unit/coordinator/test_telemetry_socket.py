@@ -59,7 +59,7 @@ async def connect(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> As
     yield connect
     for socket in opened:
         await socket.disconnect(timeout=5)
-    assert all(kind.connections == 0 for kind in AgentSocket.__subclasses__())
+    assert all(len(kind.places) == 0 for kind in AgentSocket.__subclasses__())
 
 
 async def refusal(headers: list[tuple[bytes, bytes]], path: str = PATH) -> tuple[int, bytes]:
@@ -173,7 +173,7 @@ async def test_handshakes_of_an_address_are_limited(experiment: Experiment, bob:
 
 
 async def test_connections_are_limited(connect: Any, bob: Agent, charlie: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumers.TelemetryConsumer, "connections_max", 1)
+    monkeypatch.setattr(consumers.TelemetryConsumer.places, "total_max", 1)
     await connect(bob)
     assert (await refusal(charlie.headers(at=time.time())))[0] == 503
 

@@ -38,6 +38,12 @@ def test_the_manual_names_every_variable() -> None:
     assert environment.NAMES - {"HIVE_STATE_DIR"} <= names((ROOT / "docs/operating.md").read_text())
 
 
+def test_the_tests_that_the_threat_model_names_are_there() -> None:
+    there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    named = set(re.findall(r"test_\w+\.py", (ROOT / "THREAT_MODEL.md").read_text()))
+    assert len(named) > 12 and named <= there, named - there
+
+
 def test_compose_asks_for_every_secret_and_gives_none() -> None:
     example = dict(
         line.split("=", 1)
