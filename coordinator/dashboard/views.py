@@ -19,7 +19,7 @@ from coordinator.telemetry import queries, summaries
 LISTED_MAX = 50
 ROOM = ((3, "few"), (8, "some"))
 """How much room the peers' table is given, by how many are here. Decided once, so that nothing moves when they come and go."""
-PEERS_DRAWN, EXPERTS_DRAWN, EVENTS_DRAWN, SAMPLES_DRAWN = 50, 256, 30, 12
+PEERS_DRAWN, EXPERTS_DRAWN, EVENTS_DRAWN, SAMPLES_DRAWN = 25, 256, 20, 8
 """What the server draws of each list; the live stream and the API have the rest."""
 
 

@@ -79,6 +79,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         finally:
             await crowd.stop()
             site.kill(signal.SIGKILL)  # a thousand sockets would be closed one by one
+    result |= {"load_of_the_machine": round(os.getloadavg()[0], 1), "nice": os.nice(0)}
     result |= {"points": filled, "peers": options.peers, "reports_per_s": reports, "wanted": WANTED}
     result["met"] = {
         "first_paint_ms": result["first_paint_ms"] < WANTED["first_paint_ms"],

@@ -74,9 +74,14 @@ const COLUMNS = [
   ["seen", "last seen"],
 ] as const;
 
-type Cells = Record<(typeof COLUMNS)[number][0] | "relayed", HTMLElement>;
+type Cells = Record<(typeof COLUMNS)[number][0] | "relayed", HTMLElement> & { shown?: string };
 
+/** Formatting takes longer than anything else here, so only of what was reported since. */
 function update(cells: Cells, peer: Peer, now: number): void {
+  setText(cells.seen, format.ago(Math.max(0, now - peer.seen_at)));
+  const shown = `${peer.seen_at}|${peer.stage}|${peer.why}`;
+  if (cells.shown === shown) return;
+  cells.shown = shown;
   setText(cells.stage, `${STAGES[peer.stage] ?? ""} ${peer.stage}`, peer.why || `version ${peer.version}`);
   setText(cells.step, format.compact(peer.step), format.exact(peer.step));
   setText(cells.rate, format.compact(peer.tokens_per_s), format.exact(peer.tokens_per_s));
@@ -86,7 +91,7 @@ function update(cells: Cells, peer: Peer, now: number): void {
   setText(cells.links, `━ ${peer.direct}`, `${peer.direct} direct connections`);
   setText(cells.relayed, `┅ ${peer.relayed}`, `${peer.relayed} relayed connections`);
   cells.relayed.classList.toggle("none", peer.relayed === 0);
-  setText(cells.seen, format.ago(Math.max(0, now - peer.seen_at)), format.moment(peer.seen_at));
+  setText(cells.seen, cells.seen.textContent ?? "", format.moment(peer.seen_at));
 }
 
 customElements.define("peer-table", PeerTable);
