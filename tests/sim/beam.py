@@ -41,6 +41,7 @@ LATENCY_S, JITTER_S = 0.050, 0.020
 EXPERTS_PER_HOST = 2  # at least; more, if that would make hosts of more than a third of the peers
 VACANT = 0.2  # share of the grid that nobody hosts
 CRASHED = 0.05  # share of the hosts that crash before the searches
+JOIN_GAP_S, SETTLE_S = 0.005, 45.0  # between two newcomers, and after the last
 GAP_S = 0.25  # between two searches
 PAPER_S = 0.764  # arXiv:2002.04013, beam search among 10,000 nodes
 MESSAGES_MAX = 3000  # that one search may cause, in an overlay of any size
@@ -171,7 +172,7 @@ def scenario(run: Run) -> None:
     rows, columns = (int(side) for side in run.options["grid"].split("x"))
     grid = Grid("ffn0", (rows, columns))
     world = run.world()
-    grow(run, world)
+    grow(run, world, settle_s=SETTLE_S, gap_s=JOIN_GAP_S)
     world.links.latency_s, world.links.jitter_s = LATENCY_S, JITTER_S
     rng = fork(run.seed, "beam")
     hosts = Hosts(world, grid, rng)
