@@ -126,6 +126,7 @@ class RecordStore:
 
         Raises RecordError if it is badly formed, too large, expired, badly signed, older than what is held, or over quota.
         """
+        self.expire(now)  # what is over takes no room
         self._check_form(record, now)
         shelf = self._shelves.get(record.key)
         place = (record.subkey, record.owner)
