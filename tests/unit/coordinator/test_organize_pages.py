@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 from msgspec.structs import replace
 
+from coordinator.accounts.actions import link_machine, make_token
 from coordinator.accounts.models import User
 from coordinator.admission.models import Membership
 from coordinator.experiments import actions, schema, views
@@ -269,3 +271,26 @@ def test_a_draft_is_deleted_by_its_owner_only(organizer: User, volunteer: User) 
     assert bob.post("/experiments/bees/delete/").status_code == 404
     assert signed_in(organizer).post("/experiments/bees/delete/").status_code == 302
     assert not Experiment.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/experiments/bees/edit/",
+        "/experiments/bees/revisions/",
+        "/experiments/bees/revisions/20/",
+        "/experiments/bees/revisions/20/?against=3",
+        "/account/tokens/",
+        "/account/machines/",
+    ],
+)
+def test_pages_cost_few_queries_whatever_the_history(
+    alice_browser: Client, bees: Experiment, organizer: User, path: str, django_assert_max_num_queries: Any
+) -> None:
+    for i in range(1, 30):
+        actions.revise(Experiment.objects.get(), replace(BEES, title=f"Bees {i}"), organizer, base=i)
+        if i < 15:
+            make_token(organizer, f"token {i}", ["join"])
+            link_machine(organizer, f"{'a' * 50}{i:02}", "machine", timezone.now())
+    with django_assert_max_num_queries(9):
+        assert alice_browser.get(path).status_code == 200
