@@ -33,11 +33,13 @@ ROUNDS_BETWEEN_PROBES, DEFIANT_ROUNDS_BETWEEN_PROBES = 20, 6
 """The second as often as BBR version 1 does, beside which we need it."""
 PROBE_INTERVAL_S = 2.5
 MIN_RTT_AGE_S = 10.0
+BURST_S, BURST_SHORT_S, BURST_SHORT_FOR_S = 0.02, 0.003, 20.0
+"""What may go out at once after the host was late; less for a while after a queue has overflowed: bursts overrun short ones."""
 PROBE_RTT_S = 0.2
 LOSS_QUEUED, LOSS_UNQUEUED = 0.02, 0.10
 DRAINING_GAIN, STANDING_S = 0.95, 0.001
 """Rates are the highest seen, so a little too high; cruising at them would let a queue grow. While one stands, of more than
-a twentieth of the round-trip time and this many seconds, we go a little slower."""
+a twentieth of the round-trip time, this many seconds, and what bridges the lateness of hosts, we go a little slower."""
 FULL_GROWTH, FULL_ROUNDS = 1.25, 3
 PROBE_GROWTH, PROBE_ROUNDS = 1.1, 3
 """Going up goes on for so many rounds after the rate last grew by so much."""
@@ -80,6 +82,8 @@ class Bbr:
     def __init__(self, *, payload_bytes: int, initial_packets: int = 10, window_bytes_max: int = 16 << 20) -> None:
         self.window = self._initial_window = initial_packets * payload_bytes
         self.pacing_rate: float | None = None
+        self.burst_s = BURST_S
+        self._burst_short_until = 0.0
         self.phase = Phase.STARTUP
         self._payload = payload_bytes
         self._window_max = window_bytes_max
@@ -152,7 +156,8 @@ class Bbr:
         lost, total, payload = self._round_lost, self._round_acked + self._round_lost, self._payload
         self._round_rtt_s = self._round_rtt_sum / self._round_rtt_count if self._round_rtt_count else self._round_rtt_s
         queued = self._round_rtt_s > 1.1 * self._min_rtt + QUANTUM_S
-        self._queue_stands = self._round_rtt_s > 1.05 * self._min_rtt + STANDING_S
+        bridge_s = max(self._lumps) / self.rate if self._rates else 0.0  # keeps the path busy while a host is late
+        self._queue_stands = self._round_rtt_s > 1.05 * self._min_rtt + STANDING_S + bridge_s
         self._too_much_loss = lost > max(LOSS_PACKETS_MIN * payload, (LOSS_QUEUED if queued else LOSS_UNQUEUED) * total)
         self._overflowed = self._yielding.round_ended(lost=lost, total=total, packet_bytes=payload, queued=queued)
         self._round_rate = (total - lost) / max(sample.now - self._round_at, 1e-6)
@@ -206,7 +211,9 @@ class Bbr:
         if phase in (Phase.STARTUP, Phase.DRAIN):
             self._started_round = self._round
         if self._overflowed or self._too_much_loss:
+            self._burst_short_until = now + BURST_SHORT_FOR_S
             self._react(sample)
+        self.burst_s = BURST_SHORT_S if now < self._burst_short_until else BURST_S
         if phase is Phase.STARTUP:
             self._check_full(sample)
         elif phase is Phase.DRAIN:

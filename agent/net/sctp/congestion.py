@@ -44,6 +44,8 @@ class CongestionControl(Protocol):
     """Most bytes that may be in flight."""
     pacing_rate: float | None
     """Bytes per second to spread packets at, or None to send at once whatever the window allows."""
+    burst_s: float
+    """How much of that rate, in seconds of it, may go out at once after the host was late; what a longer stall cost is lost."""
 
     def acked(self, sample: AckSample) -> None:
         """Take one acknowledgement."""
@@ -72,6 +74,7 @@ class NewReno:
         self._credit = 0
         self.window = initial_packets * payload_bytes
         self.pacing_rate: float | None = None
+        self.burst_s = 0.0
 
     def acked(self, sample: AckSample) -> None:
         """See CongestionControl."""

@@ -27,9 +27,6 @@ BURST_PACKETS = 128
 """Most packets that one `transmit` returns; the host calls again."""
 PACING_QUANTUM_S = 0.001
 """How much of the paced rate goes out at once: hosts' timers are no finer."""
-CATCH_UP_S, CATCH_UP_FAR_S, FAR_S = 0.02, 0.003, 0.015
-"""How much may go out at once after the host was late; what a longer stall cost is not made up for. On far paths, of a longer
-round-trip time than the last, it is less: there the bottleneck has idled meanwhile, and a burst only overflows its queue."""
 TIMEOUTS_MAX = 10
 """Retransmission timeouts after which the peer is given up, if the first missing chunk is still the same (RFC 9260
 Association.Max.Retrans). Acknowledgements of later chunks do not count: they may be the same ones over and over."""
@@ -193,8 +190,7 @@ class Sender:
         rate = self.congestion.pacing_rate
         if not rate:
             return float("inf")
-        catch_up = CATCH_UP_S if self._rtt.min_s < FAR_S else CATCH_UP_FAR_S
-        earliest = now - max(catch_up, 2 * self._payload_max / rate)
+        earliest = now - max(self.congestion.burst_s, 2 * self._payload_max / rate)
         if self._paced_until < earliest:
             # If that is because the host came late, what is measured now is not the path's doing.
             self._app_limited = self._app_limited or self._waiting_for_pace

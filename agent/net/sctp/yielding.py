@@ -21,8 +21,12 @@ KEEP = 0.6
 MEMORY_S = 30.0
 """What we had lately: in the last one to two such periods."""
 DEFIANCE_S = 10.0
-BACKGROUND_GAIN = 0.05
-BACKGROUND_MARGIN = 2.0
+BACKGROUND_GAIN = (0.05, 0.0125)
+"""How fast the path's own loss is learnt, per round trip: without a queue, and with one, which a busy host always sees."""
+BACKGROUND_MAX = 0.02
+"""More is never taken for usual: it may be our own bursts."""
+BACKGROUND_MARGIN, BACKGROUND_MORE = 2.0, 0.005
+"""An overflow is more than so many times the usual loss, and so much more."""
 LOSS_PACKETS_MIN = 1.5
 """One packet lost is no sign of anything, however short the round."""
 
@@ -51,7 +55,7 @@ class Yielding:
 
     def __init__(self) -> None:
         self.background = 0.0
-        """Share of packets lost while no queue is to be seen."""
+        """Share of packets that the path usually loses."""
         self._cut_round: int | None = None
         self._defiant_until = 0.0
         self._most = [0.0, 0.0]
@@ -60,9 +64,9 @@ class Yielding:
     def round_ended(self, *, lost: int, total: int, packet_bytes: int, queued: bool) -> bool:
         """Take what a round trip lost, in bytes; True if that was an overflow."""
         share = lost / total if total else 0.0
-        if not queued:
-            self.background += BACKGROUND_GAIN * (min(share, 0.1) - self.background)
-        return queued and lost > LOSS_PACKETS_MIN * packet_bytes and share > BACKGROUND_MARGIN * self.background
+        usual = BACKGROUND_MARGIN * self.background + BACKGROUND_MORE
+        self.background += BACKGROUND_GAIN[queued] * (min(share, BACKGROUND_MAX) - self.background)
+        return queued and lost > LOSS_PACKETS_MIN * packet_bytes and share > usual
 
     def note_rate(self, rate: float, now: float) -> None:
         """Remember what we get."""

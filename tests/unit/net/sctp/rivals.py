@@ -18,6 +18,7 @@ class Cubic:
 
     def __init__(self, *, payload_bytes: int) -> None:
         self.pacing_rate: float | None = None
+        self.burst_s = 0.001
         self._payload = payload_bytes
         self._packets = 10.0
         self._threshold = float("inf")
@@ -79,6 +80,7 @@ class BbrOne:
     def __init__(self, *, payload_bytes: int) -> None:
         self.window = 10 * payload_bytes
         self.pacing_rate: float | None = None
+        self.burst_s = 0.001
         self._payload = payload_bytes
         self._rates: deque[tuple[int, float]] = deque()
         self._round = 0
