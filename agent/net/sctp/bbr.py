@@ -106,7 +106,7 @@ class Bbr:
         self._overflowed = False
         self._queue_stands = False
         self._round_rtt_s = 0.0
-        self._round_at = self._round_rate = 0.0
+        self._round_at = 0.0
         self._yielding = Yielding()
         self._curve: Curve | None = None
         self._started_round = 0
@@ -160,9 +160,8 @@ class Bbr:
         self._queue_stands = self._round_rtt_s > 1.05 * self._min_rtt + STANDING_S + bridge_s
         self._too_much_loss = lost > max(LOSS_PACKETS_MIN * payload, (LOSS_QUEUED if queued else LOSS_UNQUEUED) * total)
         self._overflowed = self._yielding.round_ended(lost=lost, total=total, packet_bytes=payload, queued=queued)
-        self._round_rate = (total - lost) / max(sample.now - self._round_at, 1e-6)
+        self._yielding.note_rate((total - lost) / max(sample.now - self._round_at, 1e-6), sample.now)
         self._round_at = sample.now
-        self._yielding.note_rate(self._round_rate, sample.now)
         self._round_acked = self._round_lost = 0
         self._round_rtt_sum, self._round_rtt_count = 0.0, 0
 
@@ -271,7 +270,7 @@ class Bbr:
                 self._high = max(int(in_flight * LOSS_CUT), int(self._product * LOSS_CUT))
                 self._enter(Phase.DRAIN, sample.now)
             return  # what comes a little later is still of our own making, as we did not know the path
-        if self._overflowed and self._yielding.yields(rate=self._round_rate, round_number=self._round, now=sample.now):
+        if self._overflowed and self._yielding.yields(round_number=self._round, now=sample.now):
             if self._yielding.fresh_cut(self._round):
                 self._curve = Curve(min(in_flight, self.window), sample.now, self._curve)
                 self._high = self._low = _NO_LIMIT

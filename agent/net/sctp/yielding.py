@@ -2,7 +2,7 @@
 
 A queue that overflows, with more loss than the path has of its own, is contested, or too short for us. CUBIC flows cut to 0.7
 of what they had and take it back along a cubic curve; while we follow the same curve, each keeps about its part. A flow
-that does not react to loss (BBR version 1) would then take all: so once we have given up four tenths of what we had, we
+that does not react to loss (BBR version 1) would then take all: so once we have given up three tenths of what we had, we
 stop yielding for a while.
 """
 
@@ -16,8 +16,9 @@ PACKET_BYTES = 1448
 """The packet of a TCP beside us: the curve is in packets, and must not depend on how large ours are."""
 PATIENCE_ROUNDS = 4
 """Losses so many rounds after a cut may still be of the same overflow."""
-KEEP = 0.6
+KEEP = 0.7
 """Share of what we had lately below which we do not yield any more."""
+RATE_GAIN = 0.05
 MEMORY_S = 30.0
 """What we had lately: in the last one to two such periods."""
 DEFIANCE_S = 10.0
@@ -60,6 +61,7 @@ class Yielding:
         self._defiant_until = 0.0
         self._most = [0.0, 0.0]
         self._most_at = 0.0
+        self._rate = 0.0
 
     def round_ended(self, *, lost: int, total: int, packet_bytes: int, queued: bool) -> bool:
         """Take what a round trip lost, in bytes; True if that was an overflow."""
@@ -69,18 +71,19 @@ class Yielding:
         return queued and lost > LOSS_PACKETS_MIN * packet_bytes and share > usual
 
     def note_rate(self, rate: float, now: float) -> None:
-        """Remember what we get."""
+        """Remember what a round trip got: smoothed, as single ones are uneven where hosts are busy."""
+        self._rate += RATE_GAIN * (rate - self._rate)
         if now > self._most_at + MEMORY_S:
             self._most, self._most_at = [self._most[1], 0.0], now
-        self._most[1] = max(self._most[1], rate)
+        self._most[1] = max(self._most[1], self._rate)
 
-    def yields(self, *, rate: float, round_number: int, now: float) -> bool:
-        """Whether to yield, now that the queue has overflowed while we got `rate`; `fresh_cut` says whether by a cut now."""
+    def yields(self, *, round_number: int, now: float) -> bool:
+        """Whether to yield, now that the queue has overflowed; `fresh_cut` says whether by a cut now."""
         if self.defiant(now):
             return False
         if self._cut_round is not None and round_number < self._cut_round + PATIENCE_ROUNDS:
             return True
-        if rate < KEEP * max(self._most):
+        if self._rate < KEEP * max(self._most):
             self._defiant_until = now + DEFIANCE_S
             return False
         self._cut_round = round_number
