@@ -9,7 +9,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from ninja import Field, Router, Schema, Status
-from ninja.errors import HttpError
+from ninja.errors import HttpError, Throttled
 from ninja.security import HttpBearer
 from pydantic import BaseModel
 
@@ -20,6 +20,7 @@ from coordinator.limits import KeyedBuckets, client_key
 
 router = Router(tags=["account"])
 ADDRESSES_MAX = 4096
+SLOW_DOWN_S = 60
 _starts = KeyedBuckets(per_s=1 / 20, burst=10, keys_max=ADDRESSES_MAX)
 _polls = KeyedBuckets(per_s=5, burst=50, keys_max=ADDRESSES_MAX)
 _tries = KeyedBuckets(per_s=5, burst=100, keys_max=ADDRESSES_MAX)
@@ -85,9 +86,9 @@ class MachineOut(Schema):
 
 
 def limit(buckets: KeyedBuckets, request: HttpRequest) -> None:
-    """Raises HttpError 429 for an address that asks too often."""
+    """Raises Throttled for an address that asks too often."""
     if not buckets.take(client_key(request.META.get("REMOTE_ADDR")), time.monotonic()):
-        raise HttpError(429, "Asked too often from this address. Wait a minute.")
+        raise Throttled(wait=SLOW_DOWN_S)
 
 
 def origin(request: HttpRequest) -> str:

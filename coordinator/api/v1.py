@@ -94,7 +94,7 @@ def too_often(request: HttpRequest, error: Throttled) -> HttpResponse:
     wait = max(1, round(error.wait or 1))
     response = api.create_response(
         request,
-        {"detail": f"This address asks too often. Ask again in {wait} s, and less often than 20 times a second."},
+        {"detail": f"This address asks too often. Ask again in {wait} s."},
         status=429,
     )
     response["Retry-After"] = str(wait)

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from tests.integration.accounts import PASSWORD
 from tests.integration.crowd import Running
 
-from .accounts import PASSWORD, make_account, sign_in
+from .accounts import make_account, sign_in
 from .conftest import Complaints, Site, shoot
 
 pytestmark = [pytest.mark.demo, pytest.mark.timeout(280)]

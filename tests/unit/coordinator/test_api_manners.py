@@ -224,3 +224,12 @@ def test_an_accounts_own_lists_come_in_pages_too(client: Client, experiment: Exp
     client.defaults["HTTP_AUTHORIZATION"] = f"Bearer {token}"
     assert [len(page) for page in follow(client, "/api/v1/account/machines?limit=2")] == [2, 2, 1]
     assert follow(client, "/api/v1/organizer/experiments?limit=1") == [[]]
+
+
+def test_asking_for_device_codes_in_bulk_is_told_when_to_ask_again(client: Client) -> None:
+    answers = [
+        client.post("/api/v1/device", {"label": "x"}, content_type="application/json", REMOTE_ADDR="2001:db8:77::1")
+        for _ in range(11)
+    ]
+    assert [a.status_code for a in answers] == [200] * 10 + [429]
+    assert answers[-1].headers["Retry-After"] == "60" and "Ask again in 60 s" in answers[-1].json()["detail"]
