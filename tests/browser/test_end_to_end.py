@@ -67,7 +67,9 @@ async def test_from_sign_up_to_the_leaderboard(
         assert await asyncio.to_thread(agent.wait) == 0, agent.said
     finally:
         agent.close()
-    complaints.found[:] = [c for c in complaints.found if "404" not in c]
+    # refusals; and all fonts are preloaded on every page, so one that shows no code for seconds gets Chromium's advice
+    expected = ("404", "preloaded using link preload but not used")
+    complaints.found[:] = [c for c in complaints.found if not any(words in c for words in expected)]
 
 
 async def sign_up(site: Site, page: Page, mail: Path) -> None:
