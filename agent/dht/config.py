@@ -56,6 +56,8 @@ class DhtConfig:
     grace_s: float = 0.3  # how long the remaining paths are waited for after a useful answer
     read_paths: int = 2
     write_paths: int = 2
+    read_answers: int = 2  # that a read waits for, one a path: the newest records of all count
+    empty_answers: int = 3  # the same, while all say that there is nothing
     paths_max: int = 8  # paths that one operation may try, retries included
     relays_max: int = 2048  # requests that a node has passed on and whose answer it awaits
     relays_per_peer_max: int = 512

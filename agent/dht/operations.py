@@ -33,7 +33,7 @@ class Search:
     FIND) or the answer's bytes (SEND)."""
 
     __slots__ = (
-        "answered", "attempt_s", "deadline", "done", "eager", "ending", "error", "found",
+        "answered", "attempt_s", "deadline", "done", "eager", "ending", "error", "found", "heard",
         "items", "kind", "lost_way", "on_done", "open", "paths", "retry", "starting", "starts", "timers", "token", "useful",
     )  # fmt: skip
 
@@ -45,7 +45,8 @@ class Search:
         self.on_done = on_done
         self.found: dict[int, dict[tuple[str, PeerId], Record] | dict[bytes, PeerId | None] | bytes] = {}
         self.starts: Sequence[PeerId | None] = ()  # the neighbours that the first paths begin with; None: whoever is closest
-        self.answered: set[int] = set()  # items that some path has answered for
+        self.heard: dict[int, int] = {}  # GET: how many paths have answered for the item
+        self.answered: set[int] = set()  # items that enough paths have answered for
         self.useful: set[int] = set()  # items with an answer that is not empty
         self.lost_way: set[int] = (
             set()
@@ -201,6 +202,10 @@ class Operations:
         search.open[path] = {item.index for item in wanted}
         leg = Leg(search.token, search.kind, path, core.me, _PathSink(self, search, path))
         leg.start = search.starts[path] if path < len(search.starts) else None
+        if path >= 2 and search.kind in (Kind.GET, Kind.PUT) and core.table.connected:
+            # The two that lead there most directly are taken; a random one, so that trying again is not doing the same again.
+            neighbours = list(core.table.connected)
+            leg.start = neighbours[core.rng.randrange(len(neighbours))]
         leg.hops_left = core.config.hop_limit
         leg.deadline = search.deadline
         self._router.route(leg, wanted)
@@ -217,7 +222,9 @@ class Operations:
                 search.open[path].discard(result.index)
                 continue
             if not self._absorb(search, item, result, path):
-                continue  # a malformed part: as if it had not come
+                if search.kind == Kind.GET:  # whoever is on this path lies: nothing more is expected of it
+                    search.open[path].discard(result.index)
+                continue  # as if it had not come
             if result.status in OFF_THE_KEY:
                 search.lost_way.add(result.index)
             if not result.more:
@@ -234,18 +241,23 @@ class Operations:
         elif not any(search.open.values()):
             if len(search.answered) == every:
                 self._end(search)
-            elif len(search.answered | search.lost_way) == every and search.kind != Kind.SEND:
-                if search.paths < ANOTHER_WAY_MAX:
-                    self._core.at(self._core.now, self._resend, search)
-                else:
-                    self._end(search)
+            elif search.kind != Kind.SEND and search.paths < ANOTHER_WAY_MAX:
+                self._core.at(self._core.now, self._resend, search)
+            elif (
+                search.kind != Kind.SEND and len(search.answered | search.lost_way | search.heard.keys() | search.useful) == every
+            ):
+                self._end(search)
             elif search.kind == Kind.SEND and search.error is not None and search.paths < 3:
                 self._core.at(self._core.now + 0.1 * search.paths, self._resend, search)
             elif search.kind == Kind.SEND and search.error is not None:
                 self._end(search)
-        elif len(search.useful) == every and not search.ending:
+        elif len(search.useful) == every and not search.ending and self._is_enough(search):
             search.ending = True
             search.timers.append(self._core.at(self._core.now + self._core.config.grace_s, self._end, search))
+
+    def _is_enough(self, search: Search) -> bool:
+        """True if enough paths have answered for what is read to be believed the newest."""
+        return search.kind != Kind.GET or all(n >= self._core.config.read_answers for n in search.heard.values())
 
     def _resend(self, search: Search) -> None:
         if not search.done and not any(search.open.values()):
@@ -255,7 +267,9 @@ class Operations:
     def _retry(self, search: Search) -> None:
         if search.done:
             return
-        self._launch(search)
+        short_of = self._core.config.read_answers - min(search.heard.values(), default=0) if search.kind == Kind.GET else 1
+        for _ in range(max(1, short_of)):
+            self._launch(search)
         self._settle(search)
         search.attempt_s *= 1.25
         search.retry = self._core.at(self._core.now + search.attempt_s, self._retry, search)
@@ -263,7 +277,7 @@ class Operations:
     def _end(self, search: Search) -> None:
         if not search.done:
             search.done = True
-            search.answered |= search.lost_way
+            search.answered |= search.lost_way | search.heard.keys() | search.useful
             for timer in (*search.timers, search.retry):
                 if timer is not None:
                     self._core.cancel(timer)
@@ -293,22 +307,33 @@ class Operations:
                     search.useful.add(index)
         except ProtocolViolation:
             return False
-        if not result.more and result.status not in OFF_THE_KEY:
+        if result.more or result.status in OFF_THE_KEY:
+            return True
+        search.heard[index] = search.heard.get(index, 0) + 1
+        config = self._core.config
+        enough = config.read_answers if index in search.useful else config.empty_answers
+        if search.kind != Kind.GET or search.eager or search.heard[index] >= enough:
             search.answered.add(index)
         return True
 
     def _absorb_records(self, search: Search, item: Item, records: list[Record]) -> None:
+        """Raises ProtocolViolation for a record that nobody honest sends."""
         core = self._core
+        forged = False
         merged = cast(dict[tuple[str, PeerId], Record], search.found.setdefault(item.index, {}))
         for record in records:
             place = (record.subkey, record.owner)
             held = merged.get(place)
             if held is not None and held.sequence >= record.sequence:
                 continue
-            full = held is None and len(merged) >= core.config.limits.per_key_max
-            if record.key == item.key and not full and core.store.is_acceptable(record, core.now):
-                merged[place] = record
-                search.useful.add(item.index)
+            if record.key == item.key and core.store.is_acceptable(record, core.now):
+                if held is not None or len(merged) < core.config.limits.per_key_max:
+                    merged[place] = record
+                    search.useful.add(item.index)
+            elif record.expires_at > core.now:  # one that has just expired comes from a clock a little behind ours
+                forged = True
+        if forged:
+            raise ProtocolViolation("a forged record")
 
     def _absorb_letter(self, search: Search, index: int, result: Result) -> bool:
         if result.status == Status.OK:

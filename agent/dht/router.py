@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 
 from agent.dht.config import AVOID_MAX, MESSAGE_BYTES_MAX, MESSAGE_SLACK_BYTES
 from agent.dht.core import Core, Timer
-from agent.dht.keys import Contact
+from agent.dht.keys import Contact, bucket_of
 from agent.dht.messages import Ack, Answer, Item, Kind, Request, Result, Status
 from agent.identity import PeerId
 
@@ -189,21 +189,35 @@ class Router:
 
     def route(self, leg: Leg, items: Iterable[Item]) -> None:
         """Send each item to its next hop, one message per hop, and end those that go no further."""
-        groups: dict[PeerId, list[Item]] = {}
+        groups: dict[tuple[PeerId, int], list[Item]] = {}  # next hop, and how many it may add
         ended: list[Item] = []
         for item in items:
-            contact = self._next(leg, item) if leg.hops_left > 0 else None
-            if contact is None:
+            last = self._last_hop(leg, item) if leg.hops_left > 0 else None
+            contact = last or (self._next(leg, item) if leg.hops_left > 0 else None)
+            if contact is None or contact is self._core.me:
                 ended.append(item)
             else:
-                groups.setdefault(contact.peer, []).append(item)
-        for peer, group in groups.items():
+                groups.setdefault((contact.peer, 0 if last else leg.hops_left - 1), []).append(item)
+        for (peer, hops_left), group in groups.items():
             for part in in_messages(group, lambda i: len(i.body) + ITEM_OVERHEAD_BYTES):
-                self._forward(leg, peer, part)
+                self._forward(leg, peer, part, hops_left=hops_left)
         if ended and leg.source is None and leg.path > 0:  # a path of its own is not to be had: that is no answer
             leg.sink.deliver([Result(item.index, Status.NO_PEER, b"") for item in ended])
         elif ended:
             self._end(leg, ended)
+
+    def _last_hop(self, leg: Leg, item: Item) -> Contact | None:
+        """Paths of a read or a write end at different replicas, or they would all meet at the closest one, and believe it. So a
+        node that knows the key's surroundings picks the one that is due to this path, by the path's number."""
+        core = self._core
+        if not leg.path or leg.start is not None or leg.kind not in (Kind.GET, Kind.PUT):
+            return None
+        key = core.space.decode(item.key)
+        if key ^ core.me.key > core.table.reach():
+            return None
+        passed_over = (leg.origin.peer, leg.source, *leg.avoid)
+        replicas = [c for c in core.replica_set(key) if c.peer not in passed_over]
+        return replicas[leg.path % len(replicas)] if replicas else None
 
     def _next(self, leg: Leg, item: Item) -> Contact | None:
         core = self._core
@@ -215,10 +229,9 @@ class Router:
             nearest = core.table.closest_closer(key)
             if nearest is None or (nearest.peer != leg.origin.peer and nearest.peer != leg.source):
                 return nearest
-        if later and leg.source is not None and leg.kind in (Kind.GET, Kind.PUT) and core.is_replica(key):
-            return None
         used = self._used(leg, item)
-        second = None
+        skip = leg.path if leg.kind in (Kind.GET, Kind.PUT) else 0
+        second = spare = None
         for contact in self._candidates(leg, key):
             peer = contact.peer
             if peer == leg.origin.peer or peer == leg.source or peer in leg.avoid:
@@ -228,9 +241,14 @@ class Router:
             if later and peer in used:
                 second = second or contact
                 continue
-            return contact
+            # The closest may lie, and is where all paths would meet: a later path leaves it aside if others lead as far.
+            if spare is not None and bucket_of(contact.key, core.me.key) != bucket_of(spare.key, core.me.key):
+                return spare
+            if not skip:
+                return contact
+            spare, skip = contact, skip - 1
         # At the origin a path needs a way of its own; elsewhere it may share the way of another.
-        return None if leg.source is None else second
+        return spare or (None if leg.source is None else second)
 
     def _candidates(self, leg: Leg, key: int) -> Iterator[Contact]:
         table = self._core.table
@@ -255,7 +273,7 @@ class Router:
             used = seen.pop(place, (now, ()))[1]
             seen[place] = (now, (*used[-7:], peer))
 
-    def _forward(self, leg: Leg, peer: PeerId, items: list[Item]) -> None:
+    def _forward(self, leg: Leg, peer: PeerId, items: list[Item], *, hops_left: int) -> None:
         core = self._core
         remaining_s = leg.deadline - core.now
         if remaining_s <= 0 or len(self._forwards) >= core.config.relays_max:
@@ -267,9 +285,7 @@ class Router:
             self._per_source[leg.source] = self._per_source.get(leg.source, 0) + 1
         avoid = [p.raw for p in leg.avoid]
         timeout_ms = int(remaining_s * 1000)
-        message = Request(
-            forward.hop, leg.token, leg.kind, leg.path, leg.hops_left - 1, timeout_ms, leg.origin.peer.raw, items, avoid
-        )
+        message = Request(forward.hop, leg.token, leg.kind, leg.path, hops_left, timeout_ms, leg.origin.peer.raw, items, avoid)
         core.send(peer, message)
         forward.timer = core.at(core.now + core.config.hop_timeout_s, self._check, forward)
 

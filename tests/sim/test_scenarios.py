@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.sim import dht_churn, dht_lookup, dht_split
+from tests.sim import dht_churn, dht_hostile, dht_lookup, dht_split
 from tests.sim.engine.command import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +42,13 @@ def test_a_split_overlay_becomes_one_again() -> None:
     dht_split.scenario(run)
     facts = passed(run)
     assert facts["one_overlay_after_s"] <= 300 and facts["replicas_without_the_newest"] == 0
+
+
+def test_liars_cannot_make_anyone_accept_a_forged_record() -> None:
+    run = Run(peers=120, seed=1, options={"liars": 0.1, "answers": 4, "lookups": 200})
+    dht_hostile.scenario(run)
+    facts = passed(run)
+    assert facts["lookups"] >= 0.99 and set(facts["outcomes"]) <= {"right", "silent", "missing"}
 
 
 def sim(name: str, *words: str, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:

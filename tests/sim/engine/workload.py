@@ -13,6 +13,7 @@ from agent.identity import PeerId
 from tests.sim.engine.records import cheap_verify, make_record
 from tests.sim.engine.world import KINDS, SimPeer, World
 
+AGAIN_S = 2.0  # before an owner that does not find its record writes it again
 FAILED_MAX = 20  # operations whose numbers are kept, for --story
 
 
@@ -28,9 +29,12 @@ class Library:
         self.failed: list[int] = []  # operations that did not bring what they should
         self.times: list[float] = []
         self.running = 0
+        self.confirm = False
+        self.tries = 0  # writes, repeated ones included
 
     def write(self, name: str, owner: PeerId, *, tries: int = 3) -> None:
-        """Start to write the name's next record. An owner that is told of no replica tries again, as an agent does."""
+        """Start to write the name's next record. An owner that is told of no replica tries again, as an agent does; if
+        `confirm` is set, it also reads what it wrote, and writes it again if it does not find it."""
         world = self.world
         key = world.key(name)
         sequence = self.written[key].sequence + 1 if key in self.written else 1
@@ -41,14 +45,33 @@ class Library:
 
     def _put(self, record: Record, tries: int) -> None:
         self.running += 1
+        self.tries += 1
 
         def done(counts: Any) -> None:
             self.running -= 1
             self.stored[record.key] = counts[0]
-            if not counts[0] and tries > 1 and self.written[record.key] is record and self.world.peers[record.owner].alive:
+            current = self.written[record.key] is record and self.world.peers[record.owner].alive
+            if not counts[0] and tries > 1 and current:
                 self._put(record, tries - 1)
+            elif self.confirm and tries > 1 and current:
+                self._confirm(record, tries - 1)
 
         self.world.start(record.owner, lambda op: events.Put(op, [record]), done)
+
+    def _confirm(self, record: Record, tries: int) -> None:
+        self.running += 1
+
+        def done(found: Any) -> None:
+            self.running -= 1
+            if record not in (found.get(record.key) or ()):
+                self.running += 1
+                self.world.at(self.world.now + AGAIN_S, self._put_again, record, tries)
+
+        self.world.start(record.owner, lambda op: events.Get(op, [record.key]), done)
+
+    def _put_again(self, record: Record, tries: int) -> None:
+        self.running -= 1
+        self._put(record, tries)
 
     def read(self, reader: PeerId, key: bytes, *, kind: str = "") -> None:
         """Start to read; the outcome is counted in `reads` as right, older, missing, silent or forged, after `kind`."""

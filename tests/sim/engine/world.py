@@ -14,10 +14,12 @@ from typing import Any
 from agent.dht import events
 from agent.dht.config import DhtConfig
 from agent.dht.keys import KeySpace
+from agent.dht.messages import Message, encode
 from agent.dht.node import DhtNode
 from agent.dht.records import Record
 from agent.identity import PeerId
 from tests.sim.engine.chance import fork
+from tests.sim.engine.lies import Liar
 from tests.sim.engine.links import Links
 from tests.sim.engine.records import cheap_verify, make_record
 from tests.sim.engine.schedule import Schedule
@@ -33,7 +35,7 @@ KINDS = ("", "Request", "Ack", "Answer", "Store", "Stored", "Offer", "Want", "Pi
 class SimPeer:
     """One peer. `slow_s` is how long it works on each message that it gets."""
 
-    __slots__ = ("alive", "born_at", "busy_until", "links", "node", "peer", "settled_at", "slow_s", "wakes_at")
+    __slots__ = ("alive", "born_at", "busy_until", "liar", "links", "node", "peer", "settled_at", "slow_s", "wakes_at")
 
     def __init__(self, peer: PeerId, node: DhtNode, born_at: float) -> None:
         self.peer = peer
@@ -44,6 +46,7 @@ class SimPeer:
         self.settled_at: float | None = None
         self.wakes_at = float("inf")
         self.slow_s = 0.0
+        self.liar: Liar | None = None
         self.busy_until = 0.0
 
 
@@ -311,6 +314,10 @@ class World(Schedule):
         source.links[target] = arrives
         self.at(arrives, self._arrive, source.peer, target, data)
 
+    def utter(self, source: SimPeer, target: PeerId, message: Message) -> None:
+        """A liar says something that its node would not."""
+        self._send(source, target, encode(message))
+
     def _arrive(self, source: PeerId, target: PeerId, data: bytes) -> None:
         receiver = self.peers[target]
         if not receiver.alive or source not in receiver.links:
@@ -326,6 +333,8 @@ class World(Schedule):
             return
         self.delivered += 1
         self.kinds[data[1]] += 1
+        if receiver.liar is not None and receiver.liar.takes(self, receiver, source, data):
+            return
         self.trace.update(receiver.peer.raw[:8] + source.raw[:8] + data)
         for watch in self.on_delivered:
             watch(source, receiver.peer, data)

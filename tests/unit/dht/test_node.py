@@ -36,7 +36,7 @@ from tests.unit.dht.peers import at
 from tests.unit.dht.world import Played, request
 
 FAR = 0b1000_0000
-TWO_PATHS = DhtConfig(siblings=4, replicas=3)
+TWO_PATHS = DhtConfig(siblings=4, replicas=3, read_answers=1, empty_answers=1)
 
 
 def record(key: int = FAR, owner: int = 5, **changes: object) -> Record:

@@ -19,7 +19,7 @@ class Played:
     """The node with key `me`. Its neighbours answer its own upkeep with nothing new; the rest is for the test."""
 
     def __init__(self, me: int, *neighbours: int, config: DhtConfig | None = None) -> None:
-        config = config or DhtConfig(siblings=4, replicas=3, read_paths=1, write_paths=1)
+        config = config or DhtConfig(siblings=4, replicas=3, read_paths=1, write_paths=1, read_answers=1, empty_answers=1)
         self.node = DhtNode(at(me).peer, config, verify=cheap_verify, rng=random.Random(0), space=SPACE)
         self.now = START
         self.node.begin(self.now)
