@@ -44,7 +44,7 @@ class Survey(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     held: Count
     """Live records that it keeps."""
     own: Count
-    """Of those, records of keys that nobody is closer to than it is: summed over all peers, every record counts once."""
+    """Of those, records of keys that nobody is closer to, the observer aside: over all peers, each record counts once."""
     neighbours: Annotated[
         list[Annotated[bytes, Meta(min_length=PEER_ID_BYTES, max_length=PEER_ID_BYTES)]], Meta(max_length=NEIGHBOURS_MAX)
     ]
@@ -64,24 +64,25 @@ Verify = Callable[[PeerId, bytes, bytes], bool]
 """(peer, message, signature): whether that peer signed it."""
 
 
-def survey(core: Core, now: float) -> Survey:
-    """Look at one node. Of a large store a sample is looked at: keys are hashes, so the first are as good as any."""
+def survey(core: Core, now: float, observer: PeerId) -> Survey:
+    """Look at one node, as if the observer were not there. Of a large store a sample is looked at: keys are hashes, so the first are as good as any."""
     held = own = 0
     for key in list(islice(core.store.keys(), SAMPLED_KEYS_MAX)):
         count = len(core.store.get(key, now))
         held += count
-        if count and core.replica_set(core.space.decode(key))[0].peer == core.me.peer:
+        closest = next((c.peer for c in core.replica_set(core.space.decode(key)) if c.peer != observer), None)
+        if count and closest == core.me.peer:
             own += count
     total = max(held, len(core.store)) if held else 0
     near = core.table.closest(core.me.key, NEIGHBOURS_MAX)
     return Survey(total, round(own * total / held) if held else 0, [c.peer.raw for c in near])
 
 
-def answer(core: Core, now: float, nonce: bytes, sign: Sign) -> bytes:
-    """The body of the answer to an Ask with this nonce. Raises ProtocolViolation for one that is none."""
+def answer(core: Core, now: float, observer: PeerId, nonce: bytes, sign: Sign) -> bytes:
+    """The body of the answer to an Ask of `observer` with this nonce. Raises ProtocolViolation for one that is none."""
     if len(nonce) != NONCE_BYTES:
         raise ProtocolViolation(f"a census asks with {NONCE_BYTES} bytes, not {len(nonce)}")
-    said = msgspec.msgpack.encode(survey(core, now))
+    said = msgspec.msgpack.encode(survey(core, now, observer))
     return msgspec.msgpack.encode(_Signed(said, sign(nonce + said)))
 
 
@@ -219,10 +220,10 @@ class Census:
         """When the time is up."""
         return None if self.done else self._ends_at
 
-    def report(self, mine: Survey | None = None) -> CensusReport:
-        """What is known by now. `mine` is the observer's own survey: it may be the closest to some records."""
-        surveys = [*self._answers.values(), *([mine] if mine else [])]
-        held, own = sum(said.held for said in surveys), sum(said.own for said in surveys)
+    def report(self) -> CensusReport:
+        """What is known by now."""
+        held = sum(said.held for said in self._answers.values())
+        own = sum(said.own for said in self._answers.values())
         links = {peer: [PeerId(raw) for raw in said.neighbours] for peer, said in self._answers.items()}
         unasked = len(self._waiting) + len(self._open)
         return CensusReport(

@@ -49,7 +49,7 @@ async def take(overlay: Overlay, *, expected: Sequence[PeerId] = (), config: Cen
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-    return census.report(overlay.survey())
+    return census.report()
 
 
 async def _ask(overlay: Overlay, ask: Ask) -> Event:

@@ -378,12 +378,10 @@ class Overlay:
     async def _answer_offer(self, origin: PeerId, sealed_offer: bytes) -> bytes:
         return await self._network.answer(sealed_offer)
 
-    def survey(self) -> census.Survey:
-        """What we say of ourselves when a census is taken."""
-        return census.survey(self._node.core, self._clock())
-
     async def _answer_census(self, origin: PeerId, nonce: bytes) -> bytes:
-        return census.answer(self._node.core, self._clock(), nonce, lambda said: self._identity.sign(census.PURPOSE, said))
+        return census.answer(
+            self._node.core, self._clock(), origin, nonce, lambda said: self._identity.sign(census.PURPOSE, said)
+        )
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

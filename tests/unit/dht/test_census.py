@@ -25,7 +25,6 @@ from agent.dht.census import (
     _Signed,
     answer,
     parts,
-    survey,
 )
 from agent.dht.config import DhtConfig
 from agent.errors import ProtocolViolation
@@ -149,7 +148,7 @@ def test_a_census_asks_with_a_nonce_of_its_length() -> None:
     world = World(0)
     node = world.peers[world.add()].node
     with pytest.raises(ProtocolViolation):
-        answer(node.core, world.now, b"short", lambda said: b"")
+        answer(node.core, world.now, peer(0), b"short", lambda said: b"")
 
 
 # -- in simulated overlays -----------------------------------------------------------------------------------------------
@@ -160,7 +159,7 @@ def take(world: World, observer: PeerId, *, expected: list[PeerId] | None = None
 
     def serve(me: PeerId, origin: PeerId, kind: str, body: bytes) -> tuple[bool, bytes]:
         assert kind == KIND
-        return True, answer(world.peers[me].node.core, world.now, body, lambda said: stamp(me, said))
+        return True, answer(world.peers[me].node.core, world.now, origin, body, lambda said: stamp(me, said))
 
     world.handler = serve
     machine = Census(observer, CensusConfig(**settings), expected=expected or (), nonce=NONCE, verify=verify)
@@ -183,7 +182,7 @@ def take(world: World, observer: PeerId, *, expected: list[PeerId] | None = None
 
     perform(machine.handle(Heard(list(world.peers[observer].links)), world.now))
     world.run_until(over, within_s=120.0)
-    return machine.report(survey(world.peers[observer].node.core, world.now))
+    return machine.report()
 
 
 def grown(n: int, seed: int = 0) -> World:
@@ -253,5 +252,7 @@ def test_a_large_overlay_takes_one_question_a_peer_and_few_messages() -> None:
 def test_a_survey_names_no_more_neighbours_than_its_limit() -> None:
     world = grown(100)
     for p in world.alive():
-        signed = msgspec.msgpack.decode(answer(world.peers[p].node.core, world.now, NONCE, lambda said: b""), type=_Signed)
+        signed = msgspec.msgpack.decode(
+            answer(world.peers[p].node.core, world.now, peer(0), NONCE, lambda said: b""), type=_Signed
+        )
         assert len(msgspec.msgpack.decode(signed.survey, type=Survey).neighbours) <= NEIGHBOURS_MAX
