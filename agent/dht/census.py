@@ -65,7 +65,7 @@ Verify = Callable[[PeerId, bytes, bytes], bool]
 
 
 def survey(core: Core, now: float, observer: PeerId) -> Survey:
-    """Look at one node, as if the observer were not there. Of a large store a sample is looked at: keys are hashes, so the first are as good as any."""
+    """Look at one node, as if the observer were not there. Of a large store a sample is enough: keys are hashes."""
     held = own = 0
     for key in list(islice(core.store.keys(), SAMPLED_KEYS_MAX)):
         count = len(core.store.get(key, now))
