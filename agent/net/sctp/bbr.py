@@ -33,7 +33,7 @@ ROUNDS_BETWEEN_PROBES, DEFIANT_ROUNDS_BETWEEN_PROBES = 20, 6
 """The second as often as BBR version 1 does, beside which we need it."""
 PROBE_INTERVAL_S = 2.5
 MIN_RTT_AGE_S = 10.0
-BURST_S, BURST_SHORT_S, BURST_SHORT_FOR_S = 0.02, 0.003, 20.0
+BURST_S, BURST_SHORT_S, BURST_SHORT_FOR_S = 0.02, 0.006, 10.0
 """What may go out at once after the host was late; less for a while after a queue has overflowed: bursts overrun short ones."""
 PROBE_RTT_S = 0.2
 LOSS_QUEUED, LOSS_UNQUEUED = 0.02, 0.10
