@@ -1,0 +1,58 @@
+"""Noticing that the overlay is split, and coming over."""
+
+from __future__ import annotations
+
+from agent.dht import events
+from agent.dht.messages import Bridge
+from tests.unit.dht.peers import at
+from tests.unit.dht.world import Played
+
+ELSEWHERE = 200
+
+
+def contacts(played: Played) -> list[events.Contact]:
+    return [e for e in played.effects if isinstance(e, events.Contact)]
+
+
+def test_an_entrance_that_the_overlay_does_not_find_is_contacted_from_outside() -> None:
+    me = Played(0, 1, 128)
+    me.handle(events.Entrances([at(ELSEWHERE).peer, at(0).peer]))
+    me.passes(200)
+    assert contacts(me)[0] == events.Contact(at(ELSEWHERE).peer)
+
+
+def test_an_entrance_that_is_connected_is_not() -> None:
+    me = Played(0, 1, 128)
+    me.handle(events.Entrances([at(128).peer]))
+    me.passes(400)
+    assert not contacts(me)
+
+
+def test_who_has_come_over_tells_its_neighbours_once() -> None:
+    me = Played(0, 1, 128)
+    me.handle(events.Entrances([at(ELSEWHERE).peer]))
+    while not contacts(me):
+        me.passes(1)
+    me.take()
+    me.handle(events.PeerOpened(at(ELSEWHERE).peer))
+    me.passes(4)
+    told = me.take(Bridge)
+    assert {key for key, _ in told} == {1, 128}
+    assert {message.peer for _, message in told} == {at(ELSEWHERE).peer.raw}
+    me.passes(30)
+    assert not me.take(Bridge)
+
+
+def test_a_connection_that_was_not_awaited_is_no_bridge() -> None:
+    me = Played(0, 1, 128)
+    me.handle(events.PeerOpened(at(ELSEWHERE).peer))
+    me.passes(10)
+    assert not me.take(Bridge)
+
+
+def test_news_of_a_bridge_are_believed_only_if_that_peer_is_not_found_here() -> None:
+    me = Played(0, 1, 128)
+    me.take()
+    me.receive(128, Bridge(at(ELSEWHERE).peer.raw))
+    me.passes(1)
+    assert events.Connect(at(ELSEWHERE).peer) in me.effects
