@@ -6,10 +6,13 @@ and say so; with HIVE_SERVICES=required (as in .ci/run) they fail instead.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +27,8 @@ POSTGRES_USER = "postgres"
 STOP_S = 20.0
 READY = "ready to accept connections"
 LINES_MAX = 500
+PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def find(name: str) -> str:
@@ -71,7 +76,14 @@ def postgresql() -> Iterator[str]:
 @contextmanager
 def _running(command: Sequence[str], directory: str, user: str | None = None) -> Iterator[None]:
     process = subprocess.Popen(
-        command, cwd=directory, user=user, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=directory,
+        user=user,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=_end_with_parent,  # noqa: PLW1509  it makes one system call
     )
     assert process.stdout is not None
     try:
@@ -87,6 +99,12 @@ def _running(command: Sequence[str], directory: str, user: str | None = None) ->
             process.wait()
         process.stdout.close()
     drain.wait(STOP_S)
+
+
+def _end_with_parent() -> None:
+    """In the child: even a test run that is killed leaves no server behind. SIGINT is PostgreSQL's fast shutdown."""
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 def _wait_until_ready(output: IO[str], name: str) -> None:
