@@ -121,7 +121,7 @@ class Hops:
         self.found: list[int] = []
         self._pending: set[bytes] = set()  # tokens whose first answer has not been seen
         self._depth: dict[tuple[PeerId, PeerId, int], tuple[bytes, int]] = {}  # who asked whom -> token, hops so far
-        self._hop_limit = world.config.hop_limit
+        self._depth_at: dict[tuple[PeerId, bytes, int], int] = {}  # where a path has come -> after how many hops
         world.on_start.append(self._started)
         world.on_delivered.append(self._delivered)
 
@@ -139,7 +139,11 @@ class Hops:
             return
         message = decode(data)
         if isinstance(message, Request) and message.token in self._pending:
-            self._depth[source, target, message.hop] = (message.token, self._hop_limit - message.hops_left)
+            depth = (
+                self._depth_at.get((source, message.token, message.path), 0) + 1
+            )  # not from hops_left: the last hop sets it to 0
+            self._depth_at[target, message.token, message.path] = depth
+            self._depth[source, target, message.hop] = (message.token, depth)
         elif isinstance(message, Answer):
             token, depth = self._depth.pop((target, source, message.hop), (b"", 0))
             if token in self._pending:  # the first link that it travels starts where it was made
