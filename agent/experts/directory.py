@@ -24,7 +24,7 @@ from typing import Protocol
 from agent.errors import HiveError, RecordError
 from agent.experts.prefixes import PrefixBook
 from agent.experts.records import Lease, StoredRecord, beats, read_lease
-from agent.grid import ExpertId, Grid
+from agent.grid import ExpertId, Grid, prefix
 from agent.identity import PeerId
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ HINT_LEASES = 3
 """Prefix hints live for so many leases, and are published once per lease: they may be stale, leases may not."""
 PREFIXES_AT_ONCE = 128
 """Each may hold as many records as a dimension of a grid has coordinates."""
+FIRST_WAYS_MAX = 16
+"""Prefixes per level that are followed down in a layer of which hardly anything is known."""
 
 
 class Reader(Protocol):
@@ -136,6 +138,7 @@ class Directory:
         self._overlay = overlay
         self._config = config or DirectoryConfig()
         whole = sum(map(len, grids)) <= self._config.whole_max
+        self._grids = () if whole else tuple(grids)
         self._experts = [uid for grid in grids for uid in grid] if whole else []
         self._book = PrefixBook(() if whole else grids, fresh_s=self._config.lease_s / 3, use_s=self._config.use_s)
         self._clock = clock
@@ -211,13 +214,28 @@ class Directory:
     async def refresh(self) -> None:
         """Read all leases, or the prefixes in use. What is known stays if it fails (HiveError)."""
         if not self.is_whole:
-            names = self._book.in_use(self._clock())
+            names = list(dict.fromkeys([*self._book.in_use(self._clock()), *self._first_ways()]))
             for start in range(0, len(names), PREFIXES_AT_ONCE):
                 await self.explore(names[start : start + PREFIXES_AT_ONCE])
         for start in range(0, len(self._experts), self._config.names_max):
             part = self._experts[start : start + self._config.names_max]
             found = await self._overlay.get_many([str(uid) for uid in part], eager=True)
             self.absorb({uid: found[str(uid)] for uid in part if str(uid) in found})
+
+    def _first_ways(self) -> list[str]:
+        """Prefixes to read in layers of which hardly any expert is known: down along what is hinted, a level at each refresh.
+
+        Without them an agent that hosts nothing would wait for experts before it searches, and search before it knows any.
+        """
+        names, alive = [], self.alive()
+        for grid in self._grids:
+            if sum(uid in grid for uid in alive) >= FIRST_WAYS_MAX:
+                continue
+            level = [prefix(grid.layer)]
+            for _ in grid.shape:
+                names += level
+                level = [f"{way}{c}." for way in level for c in self.children(way)][:FIRST_WAYS_MAX]
+        return names
 
     def absorb(self, found: Mapping[ExpertId, Sequence[StoredRecord]]) -> None:
         """Take in records that were just read, per expert; for whoever has read them anyway.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.experts import prefixes, records
-from agent.experts.directory import Directory, DirectoryConfig
+from agent.experts.directory import FIRST_WAYS_MAX, Directory, DirectoryConfig
 from agent.experts.prefixes import PrefixBook
 from agent.experts.records import Lease, PrefixHint
 from agent.grid import ExpertId, Grid
@@ -81,7 +81,6 @@ async def test_an_expert_that_did_not_answer_is_left_out(bench: Bench) -> None:
 
 
 async def test_prefixes_in_use_are_kept_fresh(bench: Bench) -> None:
-    bench.host(A)
     bench.directory.unknown(["ffn0.3."])
     await bench.directory.refresh()
     assert bench.store.reads == [["ffn0.", "ffn0.3."]]
@@ -122,3 +121,14 @@ def test_no_more_prefixes_are_remembered_than_the_limit(monkeypatch: pytest.Monk
     book = PrefixBook([GRID], fresh_s=4.0, use_s=30.0)
     book.unknown([f"ffn0.{i}." for i in range(6)], 0.0)
     assert book.in_use(0.0) == ["ffn0.", *(f"ffn0.{i}." for i in range(1, 6))]
+
+
+async def test_whoever_searches_nothing_yet_finds_first_experts_level_by_level(bench: Bench) -> None:
+    for row in range(20):
+        bench.host(ExpertId("ffn0", (row, 7)))
+    await bench.directory.refresh()
+    assert bench.store.reads == [["ffn0."]] and bench.directory.alive() == frozenset()
+    await bench.directory.refresh()
+    assert bench.directory.alive() == {ExpertId("ffn0", (row, 7)) for row in range(FIRST_WAYS_MAX)}
+    await bench.directory.refresh()
+    assert bench.store.reads[2] == ["ffn0."]  # enough is known to begin with; searches find the rest
