@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -22,6 +22,9 @@ MANIFEST_BYTES_MAX = 64 * 1024
 EXPERTS_MAX = 65_536
 """In all layers together. Agents and the coordinator keep a list of them all."""
 BYTE_VALUES = 256
+DIGIT_SIDE = 8
+"""Pixels along either side of an image."""
+DIGIT_CLASSES = 10
 SIGNING_PURPOSE = "manifest"
 TAKES_EFFECT_AT_ONCE = frozenset({"revision", "status", "title", "description", "admission", "bootstrap", "ice_servers"})
 """What running agents need not be restarted for: they follow it within half a minute, or it is for newcomers only."""
@@ -40,6 +43,13 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class GPTModel(_Part, frozen=True, kw_only=True, tag="gpt", tag_field="kind"):
     """A decoder-only transformer whose feed-forward layers are remote mixtures of experts."""
 
+    unit: ClassVar[str] = "byte"
+    units: ClassVar[str] = "tokens"
+    """What is counted, and what the loss is a mean over, in pages' words."""
+    position: ClassVar[str] = "token"
+    """What passes through a layer as one row."""
+    positions_per_unit: ClassVar[int] = 1
+
     d_model: Annotated[int, Meta(ge=8, le=16_384)] = 64
     layers: Annotated[int, Meta(ge=1, le=128)] = 2
     heads: Annotated[int, Meta(ge=1, le=128)] = 4
@@ -57,6 +67,47 @@ class GPTModel(_Part, frozen=True, kw_only=True, tag="gpt", tag_field="kind"):
         """One grid per layer: `ffn0`, `ffn1`, …"""
         return [Grid(f"ffn{i}", self.grid) for i in range(self.layers)]
 
+    @property
+    def positions(self) -> int:
+        """Rows of one example in each layer."""
+        return self.sequence
+
+
+class ImageClassifier(_Part, frozen=True, kw_only=True, tag="image-classifier", tag_field="kind"):
+    """Tells which digit an image of DIGIT_SIDE × DIGIT_SIDE pixels shows. Its feed-forward layers are mixtures of experts."""
+
+    unit: ClassVar[str] = "image"
+    units: ClassVar[str] = "images"
+    position: ClassVar[str] = "patch"
+
+    d_model: Annotated[int, Meta(ge=8, le=16_384)] = 32
+    layers: Annotated[int, Meta(ge=1, le=128)] = 2
+    heads: Annotated[int, Meta(ge=1, le=128)] = 4
+    patch: Literal[1, 2, 4, 8] = 4
+    """Side of the squares that the image is cut into, pixels."""
+    expert_hidden: Annotated[int, Meta(ge=8, le=131_072)] = 64
+    """Width of an expert's hidden layer."""
+    grid: Annotated[tuple[Annotated[int, Meta(ge=1, le=256)], ...], Meta(min_length=1, max_length=4)] = (2, 2)
+    k_best: Annotated[int, Meta(ge=1, le=64)] = 2
+    routing: Literal["token", "sequence"] = "token"
+    """`token` routes every patch by itself, `sequence` the whole image."""
+
+    def grids(self) -> list[Grid]:
+        """One grid per layer: `ffn0`, `ffn1`, …"""
+        return [Grid(f"ffn{i}", self.grid) for i in range(self.layers)]
+
+    @property
+    def positions(self) -> int:
+        """Rows of one example in each layer: patches of an image."""
+        return (DIGIT_SIDE // self.patch) ** 2
+
+    @property
+    def positions_per_unit(self) -> int:
+        return self.positions
+
+
+Model = GPTModel | ImageClassifier
+
 
 class PythonStdlib(_Part, frozen=True, kw_only=True, tag="python-stdlib", tag_field="kind"):
     """The running interpreter's own standard-library sources, as bytes."""
@@ -73,11 +124,20 @@ class TextFile(_Part, frozen=True, kw_only=True, tag="text", tag_field="kind"):
     validation_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.05
 
 
+class Digits(_Part, frozen=True, kw_only=True, tag="digits", tag_field="kind"):
+    """1,797 images of handwritten digits that come with the agent (agent/data/files/digits.txt)."""
+
+    validation_share: Annotated[float, Meta(gt=0, lt=0.5)] = 0.2
+
+
+Data = PythonStdlib | TextFile | Digits
+
+
 class Training(_Part, frozen=True, kw_only=True):
     """How trainers and experts learn."""
 
     batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 8
-    """Sequences per batch."""
+    """Sequences (or images) per batch."""
     batches_in_flight: Annotated[int, Meta(ge=1, le=64)] = 2
     """Per trainer. More hide the network's latency; each makes gradients staler, and early learning slower (twice at 2)."""
     learning_rate: Rate = 1e-2
@@ -130,8 +190,8 @@ class Manifest(_Part, frozen=True, kw_only=True):
     admission: Literal["open", "invite", "approval"] = "open"
     """Who may take part: anybody, or only peers with a certificate of the coordinator (agent/admission.py)."""
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 0
-    model: GPTModel = GPTModel()
-    data: PythonStdlib | TextFile = PythonStdlib()
+    model: GPTModel | ImageClassifier = GPTModel()
+    data: PythonStdlib | TextFile | Digits = PythonStdlib()
     training: Training = Training()
     averaging: Averaging = Averaging()
     rules: Rules = Rules()
@@ -142,9 +202,20 @@ class Manifest(_Part, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for _, what in inconsistencies(self.model):
             raise ValueError(what)
+        if what := mismatch(self.model, self.data):
+            raise ValueError(what)
 
 
-def inconsistencies(model: GPTModel) -> Iterator[tuple[str, str]]:
+def mismatch(model: Model, data: Data) -> str:
+    """Why this model cannot learn from these data, in a sentence; empty if it can."""
+    if isinstance(model, ImageClassifier) and not isinstance(data, Digits):
+        return "an image classifier learns from images: choose the handwritten digits as its data"
+    if isinstance(model, GPTModel) and isinstance(data, Digits):
+        return "a GPT learns from text: choose text as its data, or an image classifier as the model"
+    return ""
+
+
+def inconsistencies(model: Model) -> Iterator[tuple[str, str]]:
     """What does not fit together although each value by itself is allowed: (field of the model, sentence)."""
     if model.d_model % model.heads:
         yield "heads", f"d_model {model.d_model} is not a multiple of heads {model.heads}"
@@ -153,7 +224,7 @@ def inconsistencies(model: GPTModel) -> Iterator[tuple[str, str]]:
         yield "k_best", f"k_best {model.k_best} is more than the {experts} experts of a layer"
     if model.layers * experts > EXPERTS_MAX:
         yield "grid", f"{model.layers} layers of {experts:,} experts are more than the {EXPERTS_MAX:,} that are allowed"
-    if model.vocabulary < BYTE_VALUES:
+    if isinstance(model, GPTModel) and model.vocabulary < BYTE_VALUES:
         yield (
             "vocabulary",
             f"vocabulary {model.vocabulary} is less than the {BYTE_VALUES} values of a byte, which the data consist of",

@@ -23,7 +23,7 @@ from agent.reporter import Parts, Reporter, Stage
 from agent.reports import Report
 from agent.revisions import Revisions, news
 from agent.telemetry import LocalRecord, Telemetry
-from agent.training import Surroundings, Training, load_text
+from agent.training import Surroundings, Training, load_data
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Peer:
         self._who = who
         self._experts_max = experts_max
         self._first_step = first_step
-        self._text = load_text(who.manifest, who.config.data) if self._has_role("trainer") else None
+        self._data = load_data(who.manifest, who.config.data) if self._has_role("trainer") else None
         self._telemetry = Telemetry(who.identity.peer_id, LocalRecord(who.config.experiment_dir))
         self._parts = Parts(grids=who.manifest.model.grids())
         self._reporter = Reporter(self._telemetry, self._parts)
@@ -117,11 +117,11 @@ class Peer:
         self._telemetry.event("joined", contacts=contacts, founded=contacts == 0)
         directory, server, custodian = await self._open_hosting(stack, connected)
         work = [directory.run(), custodian.run()]
-        if self._text is not None:
+        if self._data is not None:
             around = Surroundings(
                 network=connected.network, overlay=connected.overlay, directory=directory, server=server, rng=self._rng
             )
-            training = Training(self._who.manifest, self._text, around, first_step=self._first_step)
+            training = Training(self._who.manifest, self._data, around, first_step=self._first_step)
             stack.push_async_callback(training.stop)
             self._parts.training = training
             work.append(self._train(training, directory))

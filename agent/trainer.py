@@ -35,11 +35,14 @@ class Batches(Protocol):
     """Where batches come from: pure functions of their arguments (agent/data/shards.py)."""
 
     def training(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, int64 [B, T] each, of this peer's `step`-th batch."""
+        """Inputs and targets, int64 [B, T] each, of this peer's `step`-th batch.
+
+        For images: pixels [B, P] and labels [B, 1]. Each target counts as one token, and the loss is a mean over targets.
+        """
         ...
 
     def validation(self) -> list[tuple[Tensor, Tensor]]:
-        """The fixed held-out batches, int64 [B, T] each."""
+        """The fixed held-out batches, shaped alike."""
         ...
 
 
@@ -160,7 +163,7 @@ class Trainer:
         with self._lock:
             if learnt:
                 self._done += 1
-                self._tokens += inputs_BT.numel()
+                self._tokens += targets_BT.numel()
                 self._losses.append(value)
             else:
                 self._rejected += 1

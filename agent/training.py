@@ -1,4 +1,4 @@
-"""The trainer role put together: text, trunk, model, experts, averaging, and the threads that train."""
+"""The trainer role put together: data, trunk, model, experts, averaging, and the threads that train."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from agent.averaging.averager import Averager
 from agent.averaging.gossip import GossipConfig
 from agent.averaging.trunk import Trunk, TrunkConfig
 from agent.data import corpus
+from agent.data.digits import DigitBatches, DigitImages, load_digits
 from agent.data.shards import Shard, ShardConfig
 from agent.experts.directory import Directory
 from agent.experts.server import ExpertServer
 from agent.grid import ExpertId
 from agent.identity import PeerId
-from agent.manifest import Manifest
+from agent.manifest import Digits, GPTModel, Manifest
 from agent.moe.build import build_model
 from agent.moe.deadlines import DeadlineConfig
 from agent.moe.remote import RemoteConfig, RemoteCounters, RemoteExperts
 from agent.net.network import Network
 from agent.net.overlay import Overlay
 from agent.samples import Sample, Sampler
-from agent.trainer import Progress, Trainer, TrainerConfig
+from agent.trainer import Batches, Progress, Trainer, TrainerConfig
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,9 @@ class Surroundings:
 class Training:
     """One agent's trainer role. `start`, then `admit` now and then, then `stop`; all on the event loop."""
 
-    def __init__(self, manifest: Manifest, text: corpus.Corpus, around: Surroundings, *, first_step: int = 0) -> None:
+    def __init__(
+        self, manifest: Manifest, data: corpus.Corpus | DigitImages, around: Surroundings, *, first_step: int = 0
+    ) -> None:
         """`first_step`: the first batch number to draw, so that a restarted agent goes on where its shard was."""
         self.manifest = manifest
         training = manifest.training
@@ -70,8 +73,7 @@ class Training:
         )
         gossip = GossipConfig(period_s=manifest.averaging.period_s)
         self._averager = Averager(self.trunk, around.network, around.overlay, gossip, rng=around.rng)
-        shard = ShardConfig(seed=manifest.seed, batch_size=training.batch_size, sequence=manifest.model.sequence)
-        batches = Shard(text, shard, peer=str(around.network.peer_id))
+        batches = make_batches(manifest, data, peer=str(around.network.peer_id))
         self.trainer = Trainer(
             self._make_model,
             self.trunk,
@@ -90,9 +92,10 @@ class Training:
         self._known: Collection[PeerId] = ()
         self.on_sample: Callable[[Sample], None] = lambda sample: None
         """Called on the event loop with what the model wrote."""
-        prompts_BT = batches.validation()[0][0]
-        sampler = Sampler(around.network.peer_id, lambda: self._known, prompts_BT, tell=self._tell_sample)
-        self.trainer.after_validation = sampler.maybe
+        if isinstance(manifest.model, GPTModel):  # others write nothing
+            prompts_BT = batches.validation()[0][0]
+            sampler = Sampler(around.network.peer_id, lambda: self._known, prompts_BT, tell=self._tell_sample)
+            self.trainer.after_validation = sampler.maybe
 
     async def start(self) -> bool:
         """Take over another trainer's trunk if there is one, then stand ready. True if a trunk was taken over."""
@@ -165,6 +168,15 @@ class Training:
         return build_model(self.manifest, self._experts)
 
 
-def load_text(manifest: Manifest, path: Path | None) -> corpus.Corpus:
-    """The experiment's text. Raises ConfigError."""
-    return corpus.load(manifest.data, path)
+def load_data(manifest: Manifest, path: Path | None = None) -> corpus.Corpus | DigitImages:
+    """What the experiment learns from. Raises ConfigError."""
+    return load_digits(manifest.data) if isinstance(manifest.data, Digits) else corpus.load(manifest.data, path)
+
+
+def make_batches(manifest: Manifest, data: corpus.Corpus | DigitImages, *, peer: str) -> Batches:
+    """The stream of one peer. `data` is what `load_data` gave for this manifest. Raises ValueError if the text is too short."""
+    seed, batch_size = manifest.seed, manifest.training.batch_size
+    if isinstance(data, DigitImages):
+        return DigitBatches(data, seed=seed, batch_size=batch_size, peer=peer)
+    assert isinstance(manifest.model, GPTModel), "a manifest holds model and data together"
+    return Shard(data, ShardConfig(seed=seed, batch_size=batch_size, sequence=manifest.model.sequence), peer=peer)

@@ -1,1 +1,1 @@
-"""Text as bytes, and batches of it as pure functions of (seed, peer, step)."""
+"""Text as bytes, images of digits, and batches of them as pure functions of (seed, peer, step)."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agent.grid import ExpertId
-from agent.manifest import GPTModel, Manifest
+from agent.manifest import GPTModel, ImageClassifier, Manifest, Model
 
 OUTPUT_SCALE = 0.1
 """Experts start quiet (the trunk's other blocks start silent), yet not at zero, so that the gate gets a gradient at once."""
@@ -37,11 +37,11 @@ class FeedForward(nn.Module):
         return y_RD
 
 
-def _gpt(model: GPTModel, generator: torch.Generator) -> nn.Module:
+def _feed_forward(model: Model, generator: torch.Generator) -> nn.Module:
     return FeedForward(model.d_model, model.expert_hidden, generator)
 
 
-MODULES: dict[type, Callable[[GPTModel, torch.Generator], nn.Module]] = {GPTModel: _gpt}
+MODULES: dict[type, Callable[[Model, torch.Generator], nn.Module]] = {GPTModel: _feed_forward, ImageClassifier: _feed_forward}
 
 
 def make_module(manifest: Manifest, uid: ExpertId) -> nn.Module:

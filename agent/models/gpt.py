@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agent.manifest import GPTModel
+from agent.manifest import GPTModel, Model
 
 FeedForward = Callable[[int], nn.Module]
 """Given a layer's number, a module `x_BTD -> (y_BTD, balance_loss)`."""
@@ -34,21 +34,8 @@ class GPT(nn.Module):
         self.head = nn.Linear(model.d_model, model.vocabulary, bias=False)
 
     def initialise(self, seed: int) -> None:
-        """Set all parameters from `seed`, the same on every machine, in any thread (no global generator is touched).
-
-        Projections back into the residual stream and the head start at zero, the embedding at unit variance, and every
-        other matrix (gates included) at variance 1 / width.
-        """
-        for name, parameter in self.named_parameters():
-            digest = hashlib.sha256(f"hive/1/trunk\n{seed}\n{name}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-            if parameter.dim() == 1:
-                nn.init.ones_(parameter)
-            elif name.endswith(("attention.out.weight", "head.weight")):
-                nn.init.zeros_(parameter)
-            else:
-                std = 1.0 if name == "embedding.weight" else 1 / math.sqrt(parameter.shape[1])
-                nn.init.normal_(parameter, std=std, generator=generator)
+        """Set all parameters from `seed`, the same on every machine."""
+        initialise(self, seed, unit_variance="embedding.weight")
 
     def forward(self, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
         x_BTD = self.embedding(tokens_BT)
@@ -59,11 +46,29 @@ class GPT(nn.Module):
         return self.head(self.norm(x_BTD)), balance
 
 
+def initialise(trunk: nn.Module, seed: int, *, unit_variance: str) -> None:
+    """Set all parameters from `seed`, the same on every machine, in any thread (no global generator is touched).
+
+    Projections back into the residual stream and the head start at zero, the embedding that `unit_variance` names at unit
+    variance, and every other matrix (gates included) at variance 1 / width.
+    """
+    for name, parameter in trunk.named_parameters():
+        digest = hashlib.sha256(f"hive/1/trunk\n{seed}\n{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        if parameter.dim() == 1:
+            nn.init.ones_(parameter)
+        elif name.endswith(("attention.out.weight", "head.weight")):
+            nn.init.zeros_(parameter)
+        else:
+            std = 1.0 if name == unit_variance else 1 / math.sqrt(parameter.shape[1])
+            nn.init.normal_(parameter, std=std, generator=generator)
+
+
 class Block(nn.Module):
-    def __init__(self, model: GPTModel, feed_forward: nn.Module) -> None:
+    def __init__(self, model: Model, feed_forward: nn.Module, *, causal: bool = True) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(model.d_model)
-        self.attention = Attention(model.d_model, model.heads)
+        self.attention = Attention(model.d_model, model.heads, causal=causal)
         self.feed_forward_norm = nn.RMSNorm(model.d_model)
         self.feed_forward = feed_forward
 
@@ -74,9 +79,10 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self, d_model: int, heads: int) -> None:
+    def __init__(self, d_model: int, heads: int, *, causal: bool = True) -> None:
         super().__init__()
         self.heads = heads
+        self.causal = causal
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
 
@@ -84,7 +90,7 @@ class Attention(nn.Module):
         B, T, D = x_BTD.shape
         q_BHTC, k_BHTC, v_BHTC = self.qkv(x_BTD).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
         q_BHTC, k_BHTC = rotate(F.rms_norm(q_BHTC, q_BHTC.shape[-1:])), rotate(F.rms_norm(k_BHTC, k_BHTC.shape[-1:]))
-        y_BHTC = F.scaled_dot_product_attention(q_BHTC, k_BHTC, v_BHTC, is_causal=True)
+        y_BHTC = F.scaled_dot_product_attention(q_BHTC, k_BHTC, v_BHTC, is_causal=self.causal)
         return self.out(y_BHTC.transpose(1, 2).reshape(B, T, D))
 
 

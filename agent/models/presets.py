@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from agent.manifest import GPTModel, Training
+from agent.manifest import Data, Digits, GPTModel, ImageClassifier, Model, PythonStdlib, Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,8 +12,9 @@ class Preset:
     """A model with the settings that it learns well with. `agent.models.sizes.sizes(model)` counts its parameters."""
 
     title: str
-    model: GPTModel
+    model: Model
     training: Training
+    data: Data = field(default_factory=PythonStdlib)
 
 
 PRESETS: dict[str, Preset] = {
@@ -26,6 +27,12 @@ PRESETS: dict[str, Preset] = {
         title="GPT-crowd: learns to write Python within minutes on a few laptops",
         model=GPTModel(),
         training=Training(),
+    ),
+    "digits": Preset(
+        title="Digits: tells handwritten digits apart, eight small experts",
+        model=ImageClassifier(),
+        training=Training(batch_size=32, learning_rate=5e-3, validation_period_s=10.0),
+        data=Digits(),
     ),
     "medium": Preset(
         title="Medium: a billion parameters, for dozens of agents",

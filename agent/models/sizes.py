@@ -1,6 +1,7 @@
 """How large a model is: arithmetic on a manifest's model, without torch, so that the coordinator can show it live.
 
-Tests hold it equal to the modules themselves (agent/models/gpt.py, agent/experts/modules.py, agent/moe/layer.py).
+Tests hold it equal to the modules themselves (agent/models/gpt.py and classifier.py, agent/experts/modules.py,
+agent/moe/layer.py).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from agent.manifest import GPTModel, Training, WireDtype
+from agent.manifest import DIGIT_CLASSES, GPTModel, Model, Training, WireDtype
 
 FLOAT_BYTES = 4
 STATES_PER_PARAMETER = 4
@@ -27,7 +28,7 @@ class Sizes:
     experts: int
     """Number of experts in all layers."""
     experts_per_token: int
-    """Experts that one token passes through."""
+    """Experts that one token (or patch of an image) passes through."""
     trunk_bytes: int
     """Memory of a trainer's trunk with its optimizer."""
     expert_bytes: int
@@ -40,15 +41,15 @@ class Sizes:
 
     @property
     def active(self) -> int:
-        """Parameters that one token passes through."""
+        """Parameters that one token (or patch of an image) passes through."""
         return self.trunk + self.experts_per_token * self.expert
 
 
-def sizes(model: GPTModel) -> Sizes:
+def sizes(model: Model) -> Sizes:
     """The sizes of a model as a manifest describes it."""
-    d, v = model.d_model, model.vocabulary
+    d = model.d_model
     layer = 4 * d * d + 2 * d + d * sum(model.grid)  # attention, two norms, gate
-    trunk = 2 * v * d + model.layers * layer + d  # embedding and head, layers, last norm
+    trunk = ends(model) + model.layers * layer + d  # embedding and head, layers, last norm
     expert = 2 * d * model.expert_hidden + model.expert_hidden + d
     state = FLOAT_BYTES * STATES_PER_PARAMETER
     return Sizes(
@@ -61,6 +62,13 @@ def sizes(model: GPTModel) -> Sizes:
     )
 
 
-def activation_bytes_per_token(model: GPTModel, training: Training) -> int:
-    """Bytes that cross between trainer and experts for one trained token: inputs, outputs, and both gradients."""
-    return 4 * model.layers * model.k_best * model.d_model * WIRE_BYTES[training.wire_dtype]
+def ends(model: Model) -> int:
+    """Parameters of what makes vectors of the input, and of the head."""
+    if isinstance(model, GPTModel):
+        return 2 * model.vocabulary * model.d_model
+    return (model.patch**2 + model.positions + DIGIT_CLASSES) * model.d_model
+
+
+def activation_bytes_per_token(model: Model, training: Training) -> int:
+    """Bytes that cross between trainer and experts for one trained token (or image): inputs, outputs, and both gradients."""
+    return 4 * model.positions_per_unit * model.layers * model.k_best * model.d_model * WIRE_BYTES[training.wire_dtype]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from agent.manifest import Manifest
+from agent.manifest import ImageClassifier, Manifest
+from agent.models.classifier import Classifier
 from agent.models.gpt import GPT
 from agent.moe.experts_api import Experts
 from agent.moe.layer import MixtureConfig, MixtureOfExperts
 
 
-def build_model(manifest: Manifest, experts: Experts) -> GPT:
+def build_model(manifest: Manifest, experts: Experts) -> GPT | Classifier:
     """A fresh trunk, the same on every machine (it depends on the manifest's seed and model only), calling `experts`.
 
     Its parameters are the trunk's, gates included; those of experts are not among them. Every thread that uses
@@ -21,6 +22,6 @@ def build_model(manifest: Manifest, experts: Experts) -> GPT:
     def mixture(layer: int) -> MixtureOfExperts:
         return MixtureOfExperts(model.d_model, grids[layer], model.k_best, experts=experts, config=config)
 
-    gpt = GPT(model, mixture)
-    gpt.initialise(manifest.seed)
-    return gpt
+    trunk = Classifier(model, mixture) if isinstance(model, ImageClassifier) else GPT(model, mixture)
+    trunk.initialise(manifest.seed)
+    return trunk

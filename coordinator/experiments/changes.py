@@ -15,7 +15,7 @@ Effect = Literal["at once", "for newcomers", "after a restart", "starts anew"]
 """`at once` means within half a minute, when agents have asked for the newest revision."""
 FOR_NEWCOMERS = frozenset({"bootstrap", "ice_servers"})
 """Agents look at them when they start."""
-SHAPES = frozenset({"d_model", "layers", "heads", "vocabulary", "expert_hidden", "grid", "kind"})
+SHAPES = frozenset({"d_model", "layers", "heads", "vocabulary", "patch", "expert_hidden", "grid", "kind"})
 """Of the model: what has been learned does not fit any more when these change. The seed makes other beginnings, too."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from agent.manifest import Averaging, GPTModel, Rules, Training
+from agent.manifest import Averaging, Model, Rules, Training
 from agent.models.sizes import FLOAT_BYTES, WIRE_BYTES, activation_bytes_per_token, sizes
 from agent.wire.config import WireConfig
 
@@ -25,7 +25,7 @@ class Estimate:
 
     parameters: int
     parameters_active: int
-    """That one token passes through."""
+    """That one token (or patch of an image) passes through."""
     experts: int
     expert_parameters: int
     expert_bytes: int
@@ -38,7 +38,7 @@ class Estimate:
     trunk_bytes: int
     """Memory of the trunk on each trainer, with its optimizer."""
     token_bytes_up: int
-    """What a trainer sends to experts for one token; it receives as much. None of it if it hosts all experts itself."""
+    """What a trainer sends to experts for one token (or image); it receives as much. None if it hosts all experts itself."""
     step_bytes_up: int
     """The same for one batch."""
     tokens_per_s_max: float
@@ -48,7 +48,7 @@ class Estimate:
     warnings: list[str] = field(default_factory=list)
 
 
-def estimate(model: GPTModel, training: Training, averaging: Averaging, rules: Rules) -> Estimate:
+def estimate(model: Model, training: Training, averaging: Averaging, rules: Rules) -> Estimate:
     """Of what a manifest's parts describe."""
     size = sizes(model)
     up = activation_bytes_per_token(model, training) // 2
@@ -64,16 +64,16 @@ def estimate(model: GPTModel, training: Training, averaging: Averaging, rules: R
         trunk_parameters=size.trunk,
         trunk_bytes=size.trunk_bytes,
         token_bytes_up=up,
-        step_bytes_up=up * training.batch_size * model.sequence,
+        step_bytes_up=up * training.batch_size * (model.positions // model.positions_per_unit),
         tokens_per_s_max=UPLOAD_BITS_PER_S / 8 / up,
         averaging_bytes_per_s=trunk_wire_bytes / averaging.period_s,
         warnings=list(_warnings(model, training, averaging, rules)),
     )
 
 
-def _warnings(model: GPTModel, training: Training, averaging: Averaging, rules: Rules) -> list[str]:
+def _warnings(model: Model, training: Training, averaging: Averaging, rules: Rules) -> list[str]:
     size, limit = sizes(model), WireConfig().message_bytes_max
-    rows = training.batch_size * model.sequence
+    rows = training.batch_size * model.positions
     found = []
     if rows * model.d_model * WIRE_BYTES[training.wire_dtype] > limit:
         found.append(

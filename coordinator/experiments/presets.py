@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.manifest import GPTModel, Manifest, PythonStdlib
+from agent.models import presets
 
 GPT_CROWD = Manifest(
     name="gpt-crowd",
@@ -16,4 +17,19 @@ GPT_CROWD = Manifest(
     data=PythonStdlib(),
 )
 
-PRESETS = {manifest.name: manifest for manifest in (GPT_CROWD,)}
+_digits = presets.PRESETS["digits"]
+DIGITS = Manifest(
+    name="digits",
+    revision=1,
+    title="digits",
+    description=(
+        "A small image classifier that learns to tell handwritten digits apart, within a minute or two, from 1,797 images "
+        "that every agent comes with. Its feed-forward layers are mixtures of experts, and the experts live on the machines "
+        "of whoever takes part."
+    ),
+    model=_digits.model,
+    data=_digits.data,
+    training=_digits.training,
+)
+
+PRESETS = {manifest.name: manifest for manifest in (GPT_CROWD, DIGITS)}

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import msgspec
 from msgspec import inspect as shape
 
-from agent.manifest import Manifest, inconsistencies
+from agent.manifest import Data, Manifest, Model, inconsistencies, mismatch
 from coordinator.experiments import words
 
 SET_ELSEWHERE = frozenset({"format", "revision", "status"})
@@ -234,20 +234,25 @@ def _check_together(tree: dict[str, Any], reading: Reading) -> None:
     """What does not fit together, as far as the values by themselves can be read."""
     if any(path.startswith("model.") for path in reading.errors):
         return
-    model_type = next(f.type for f in msgspec.structs.fields(Manifest) if f.name == "model")
     try:
-        model = msgspec.convert(tree["model"], model_type)
+        model: Model = msgspec.convert(tree["model"], Model)
     except msgspec.ValidationError as e:
         reading.errors.setdefault("", []).append(str(e))
         return
     for name, what in inconsistencies(model):
-        found = next(each.path for each in leaves() if each.where == ("model", name))
-        reading.errors.setdefault(found, []).append(_in_words(what))
+        of_kind = ("model.kind", str(model.__struct_config__.tag))
+        found = next(each.path for each in leaves() if each.where == ("model", name) and each.variant == of_kind)
+        reading.errors.setdefault(found, []).append(_in_words(what, of_kind))
+    if any(path.startswith("data.") for path in reading.errors):
+        return
+    data: Data = msgspec.convert(tree["data"], Data)
+    if what := mismatch(model, data):
+        reading.errors.setdefault("data.kind", []).append(f"{what[0].upper()}{what[1:]}.")
 
 
-def _in_words(what: str) -> str:
-    """With the model's fields called as the form calls them."""
-    labels = {each.where[-1]: words.label(each.words).lower() for each in leaves() if each.where[0] == "model"}
+def _in_words(what: str, kind: tuple[str, str]) -> str:
+    """With the fields of this kind of model called as the form calls them."""
+    labels = {each.where[-1]: words.label(each.words).lower() for each in leaves() if each.variant == kind}
     text = re.sub(r"[a-z_]+", lambda match: labels.get(match[0], match[0]), what)
     return f"{text[0].upper()}{text[1:]}."
 

@@ -13,7 +13,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from agent.errors import IdentityError, ManifestRejected
-from agent.manifest import Manifest
+from agent.manifest import Digits, Manifest
 from agent.models.presets import PRESETS
 from coordinator.accounts.views import for_members, member
 from coordinator.admission.models import Membership
@@ -136,26 +136,30 @@ def _beginning(request: HttpRequest) -> dict[str, str]:
         return schema.write(planned) | {"name": "", "title": f"{planned.title}, again"[:120]}
     texts = schema.write(_BLANK) | {"name": "", "title": ""}
     preset = PRESETS.get(request.GET.get("preset", ""))
-    return texts | schema.parts(model=preset.model, training=preset.training) if preset else texts
+    return texts | schema.parts(model=preset.model, training=preset.training, data=preset.data) if preset else texts
 
 
 def _with_preset(typed: Mapping[str, str]) -> dict[str, str]:
-    """What was typed, with the model and the learning of a preset."""
+    """What was typed, with the model and the learning of a preset, and its data if the model cannot learn from those typed."""
     texts = {each.path: str(typed.get(each.path, "")) for each in schema.leaves() if each.path in typed}
     preset = PRESETS.get(typed["preset"])
-    return texts | schema.parts(model=preset.model, training=preset.training) if preset else texts
+    if preset is None:
+        return texts
+    now = schema.parts(model=preset.model, training=preset.training, data=preset.data)
+    unfit = (texts.get("data.kind") == "digits") != isinstance(preset.data, Digits)
+    return texts | {path: text for path, text in now.items() if unfit or not path.startswith("data.")}
 
 
 def _sizes(texts: Mapping[str, str]) -> dict[str, Any]:
     """The estimate as far as it can be made; else the labels of what has to be mended first."""
-    counted = ("model.", "training.", "averaging.", "rules.")
+    counted = ("model.", "data.kind", "training.", "averaging.", "rules.")
     typed = {path: str(texts[path]) for path in texts if path.startswith(counted)}
     reading = schema.read(schema.write(_BLANK) | typed)
     if reading.manifest is None:
         return {"estimate": None, "wrong": [ManifestForm.label_of(path) for path in reading.errors if path]}
     m = reading.manifest
     found: Estimate = estimate(m.model, m.training, m.averaging, m.rules)
-    return {"estimate": found, "wrong": []}
+    return {"estimate": found, "model": m.model, "wrong": []}
 
 
 def _form_page(request: HttpRequest, experiment: Experiment | None, form: ManifestForm) -> HttpResponse:

@@ -5,6 +5,7 @@ in a running crowd: each trainer has `--in-flight` of them, computed on the trun
 began (stale gradients), and what would travel is rounded to bfloat16.
 
     python -m tests.bench.learning --set model.d_model=64 --set training.learning_rate=0.01 --tokens 120000
+    python -m tests.bench.learning --preset digits --tokens 24000 --every 2400      (here a token is an image)
 """
 
 from __future__ import annotations
@@ -23,18 +24,17 @@ from torch import Tensor
 from torch.func import functional_call
 
 from agent.averaging.trunk import Trunk, TrunkConfig
-from agent.data.corpus import load
-from agent.data.shards import Shard, ShardConfig
 from agent.experts.backend import expert_factory
 from agent.manifest import Manifest, decode
+from agent.models.classifier import Classifier
 from agent.models.gpt import GPT
+from agent.models.presets import PRESETS
 from agent.models.sizes import activation_bytes_per_token
 from agent.moe.build import build_model
 from agent.moe.experts_api import BackwardCall, ForwardCall
 from agent.moe.local import LocalExperts
-
-EVERY_TOKENS = 8_192
-"""Between validations."""
+from agent.trainer import Batches
+from agent.training import load_data, make_batches
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Crowd(LocalExperts):
 @dataclass
 class Trainer:
     trunk: Trunk
-    shard: Shard
+    batches: Batches
     step: int = 0
 
 
@@ -86,18 +86,17 @@ class Simulation:
     """`trainers` take turns; the oldest of their `trainers * in_flight` batches is finished at each turn."""
 
     def __init__(self, manifest: Manifest, trainers: int, average_every: int, loss: float) -> None:
-        training, model = manifest.training, manifest.model
+        training = manifest.training
         self.manifest = manifest
         self.average_every = average_every
         self.experts = Crowd(manifest, loss)
-        self.model: GPT = build_model(manifest, self.experts)
-        text = load(manifest.data)
+        self.model: GPT | Classifier = build_model(manifest, self.experts)
+        data = load_data(manifest)
         trunk = TrunkConfig(
             learning_rate=training.learning_rate, warmup_steps=training.warmup_steps, clip_norm=training.clip_norm
         )
-        shard = ShardConfig(seed=manifest.seed, batch_size=training.batch_size, sequence=model.sequence)
         self.trainers = [
-            Trainer(Trunk(dict(self.model.named_parameters()), trunk), Shard(text, shard, peer=f"trainer {i}"))
+            Trainer(Trunk(dict(self.model.named_parameters()), trunk), make_batches(manifest, data, peer=f"trainer {i}"))
             for i in range(trainers)
         ]
         self.flight: deque[tuple[Trainer, Tensor, Tensor]] = deque()
@@ -106,7 +105,7 @@ class Simulation:
     def turn(self) -> float:
         """Begin one batch, finish the oldest if enough are in flight, average if it is time. The begun batch's loss."""
         trainer = self.trainers[self.turns % len(self.trainers)]
-        inputs, targets = trainer.shard.training(trainer.step)
+        inputs, targets = trainer.batches.training(trainer.step)
         trainer.step += 1
         vector_P = trainer.trunk.snapshot()
         loss, balance = self._loss(trainer, vector_P, inputs, targets)
@@ -126,7 +125,7 @@ class Simulation:
         first = self.trainers[0]
         vector_P = first.trunk.snapshot().detach()
         with torch.no_grad():
-            losses = [float(self._loss(first, vector_P, x, y)[0]) for x, y in first.shard.validation()]
+            losses = [float(self._loss(first, vector_P, x, y)[0]) for x, y in first.batches.validation()]
         return sum(losses) / len(losses)
 
     def _loss(self, trainer: Trainer, vector_P: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,9 +133,11 @@ class Simulation:
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten()), balance
 
 
-def manifest_with(settings: list[str]) -> Manifest:
-    """The default manifest with `part.field=value` changed, validated."""
-    tree = msgspec.to_builtins(Manifest(name="bench", revision=1, title="bench"))
+def manifest_with(settings: list[str], preset: str = "gpt-crowd") -> Manifest:
+    """A preset's manifest with `part.field=value` changed, validated."""
+    chosen = PRESETS[preset]
+    manifest = Manifest(name="bench", revision=1, title="b", model=chosen.model, data=chosen.data, training=chosen.training)
+    tree = msgspec.to_builtins(manifest)
     for setting in settings:
         path, _, value = setting.partition("=")
         part, _, name = path.partition(".")
@@ -146,7 +147,9 @@ def manifest_with(settings: list[str]) -> Manifest:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", action="append", default=[], metavar="PART.FIELD=VALUE", help="change the default manifest")
+    parser.add_argument("--set", action="append", default=[], metavar="PART.FIELD=VALUE", help="change the manifest")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="gpt-crowd")
+    parser.add_argument("--every", type=int, default=8_192, help="tokens between validations")
     parser.add_argument("--trainers", type=int, default=3)
     parser.add_argument("--average-every", type=int, default=10, help="batches per trainer between averagings")
     parser.add_argument("--loss", type=float, default=0.0, help="share of calls that fail")
@@ -154,9 +157,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end, and nothing else")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    manifest = manifest_with(options.set)
+    manifest = manifest_with(options.set, options.preset)
     run = Simulation(manifest, options.trainers, options.average_every, options.loss)
-    per_batch = manifest.training.batch_size * manifest.model.sequence
+    per_batch = run.trainers[0].batches.training(0)[1].numel()
     bytes_per_token = activation_bytes_per_token(manifest.model, manifest.training)
     if not options.json:
         print(" ktokens  batches  cpu s     MB  loss of validation", flush=True)
@@ -166,7 +169,7 @@ def main() -> None:
         run.turn()
         cpu_s += time.process_time() - began
         since += per_batch
-        if since >= EVERY_TOKENS or run.turns * per_batch >= options.tokens:
+        if since >= options.every or run.turns * per_batch >= options.tokens:
             since = 0
             tokens = run.turns * per_batch
             megabytes = tokens * bytes_per_token / 1e6

@@ -43,7 +43,13 @@ def close_to_the_invited(staff: PlainBrowser) -> None:
     """Publish a revision of gpt-crowd that admits by invitation."""
     page = staff.get(f"/experiments/{EXPERIMENT}/edit/")
     fields = dict(re.findall(r'<input type="(?:text|hidden)" name="([^"]+)"(?: value="([^"]*)")?', page))
-    fields |= {"admission": "invite", "data.kind": "python-stdlib", "model.routing": "token", "training.wire_dtype": "bfloat16"}
+    fields |= {
+        "admission": "invite",
+        "data.kind": "python-stdlib",
+        "model.kind": "gpt",
+        "model.gpt.routing": "token",
+        "training.wire_dtype": "bfloat16",
+    }
     fields.pop("csrfmiddlewaretoken")
     assert "Since revision 1" in staff.post(f"/experiments/{EXPERIMENT}/edit/", **fields, description="", save="1")
 

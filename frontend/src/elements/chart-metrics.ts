@@ -4,6 +4,7 @@ import type uPlot from "uplot";
 import * as format from "../format";
 import { rate, smooth, withGaps } from "../series";
 import type { Series } from "../types";
+import { nats, units, unitsFirst } from "../words";
 import type { Colours } from "./chart-marks";
 
 export interface View {
@@ -48,7 +49,7 @@ const loss: Metric = {
     return `training ${format.loss(value(data, 2, i))}${validation === null ? "" : ` · validation ${format.loss(validation)}`}`;
   },
   label: (s) =>
-    `Loss over time, ${s.at.length} points: training from ${format.loss(earliest(s.loss))} to ${format.loss(latest(s.loss))} nats per byte, validation now ${format.loss(latest(s.loss_validation))}.`,
+    `Loss over time, ${s.at.length} points: training from ${format.loss(earliest(s.loss))} to ${format.loss(latest(s.loss))} ${nats()}, validation now ${format.loss(latest(s.loss_validation))}.`,
   cells: (s, i) => [format.loss(s.loss[i] ?? null), format.loss(s.loss_validation[i] ?? null)],
 };
 
@@ -62,7 +63,7 @@ const throughput: Metric = {
     return [s.at, rate(s.tokens, s.resolution, s.resolution === 1 ? RATE_WINDOW : 1), peers];
   },
   series: (c) => [
-    { label: "tokens/s", stroke: c.sea, fill: c.seaFill, width: 1.5, points: { show: false } },
+    { label: `${units()}/s`, stroke: c.sea, fill: c.seaFill, width: 1.5, points: { show: false } },
     { label: "peers", scale: "peers", stroke: c.soft, width: 1.2, dash: [4, 3], points: { show: false } },
   ],
   axes: (axis) => [
@@ -72,9 +73,9 @@ const throughput: Metric = {
   read(data, i) {
     const perSecond = value(data, 1, i);
     const peers = value(data, 2, i);
-    return `${perSecond === null ? format.UNKNOWN : format.compact(perSecond)} tokens/s · ${peers ?? format.UNKNOWN} peers`;
+    return `${perSecond === null ? format.UNKNOWN : format.compact(perSecond)} ${units()}/s · ${peers ?? format.UNKNOWN} peers`;
   },
-  label: (s) => `Tokens per second and number of peers over time, ${s.at.length} points; ${s.peers.at(-1) ?? 0} peers at the end.`,
+  label: (s) => `${unitsFirst()} per second and number of peers over time, ${s.at.length} points; ${s.peers.at(-1) ?? 0} peers at the end.`,
   cells: (s, i) => [format.exact(Math.round((s.tokens[i] ?? 0) / s.resolution)), String(s.peers[i] ?? 0)],
 };
 

@@ -3,19 +3,20 @@
 import { feed } from "../feed";
 import * as format from "../format";
 import type { Summary } from "../types";
+import { nats, units } from "../words";
 import { setText } from "./dom";
 
 /** A figure's text, its exact value, and a remark below it. */
 type Figure = (s: Summary) => [text: string, title: string, remark?: string];
 
 const FIGURES: Record<string, Figure> = {
-  loss: (s) => [format.loss(s.loss), s.loss === null ? "no report has one yet" : `${format.exact(s.loss)} nats per byte`],
+  loss: (s) => [format.loss(s.loss), s.loss === null ? "no report has one yet" : `${format.exact(s.loss)} ${nats()}`],
   validation: (s) => [
     format.loss(s.loss_validation),
-    s.loss_validation === null ? "no agent has measured it yet" : `${format.exact(s.loss_validation)} nats per byte`,
+    s.loss_validation === null ? "no agent has measured it yet" : `${format.exact(s.loss_validation)} ${nats()}`,
   ],
-  rate: (s) => [format.compact(s.tokens_per_s), `${format.exact(s.tokens_per_s)} tokens per second`],
-  tokens: (s) => [format.compact(s.tokens), `${format.exact(s.tokens)} tokens`],
+  rate: (s) => [format.compact(s.tokens_per_s), `${format.exact(s.tokens_per_s)} ${units()} per second`],
+  tokens: (s) => [format.compact(s.tokens), `${format.exact(s.tokens)} ${units()}`],
   peers: (s) => [format.compact(s.peers), `${s.peers} peers reported within 15 seconds`, `${s.trainers} training`],
   experts: (s) => [
     `${s.experts_hosted}`,

@@ -4,6 +4,7 @@ import { feed } from "../feed";
 import * as format from "../format";
 import { glyph } from "../palette";
 import type { Peer } from "../types";
+import { units } from "../words";
 import { keyed, make, setText, whenSeen } from "./dom";
 
 const STAGES: Record<string, string> = {
@@ -66,8 +67,8 @@ class PeerTable extends HTMLElement {
 const COLUMNS = [
   ["stage", "stage"],
   ["step", "step"],
-  ["rate", "tokens/s"],
-  ["tokens", "tokens"],
+  ["rate", `${units()}/s`],
+  ["tokens", units()],
   ["loss", "loss"],
   ["experts", "experts"],
   ["links", "links"],

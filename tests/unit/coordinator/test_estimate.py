@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.manifest import Averaging, GPTModel, Rules, Training
+from agent.manifest import Averaging, GPTModel, ImageClassifier, Rules, Training
 from agent.models.presets import PRESETS
 from coordinator.experiments.estimate import FREE_BYTES, estimate
 
@@ -35,6 +35,12 @@ def test_machines_are_counted_in_whole_experts() -> None:
     found = estimate(model, Training(), Averaging(), Rules())
     assert FREE_BYTES // 2 > found.expert_bytes > FREE_BYTES // 3
     assert found.machines == 2
+
+
+def test_a_classifier_is_counted_by_the_image() -> None:
+    found = estimate(ImageClassifier(patch=2), Training(batch_size=32), Averaging(), Rules())
+    assert found.token_bytes_up == 16 * 2 * 2 * 32 * 2 * 2, "patches, layers, experts, width, there and back, bytes"
+    assert found.step_bytes_up == 32 * found.token_bytes_up
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -24,8 +24,8 @@ def test_each_value_is_told_with_its_effect() -> None:
     assert found == {
         "status": ("open", "paused", "at once"),
         "title": ("Bees", "Wasps", "at once"),
-        "model.layers": ("2", "3", "starts anew"),
-        "model.k_best": ("2", "3", "after a restart"),
+        "model.gpt.layers": ("2", "3", "starts anew"),
+        "model.gpt.k_best": ("2", "3", "after a restart"),
         "training.learning_rate": ("0.01", "0.5", "after a restart"),
     }
     assert worst(changes(BASE, after)) == "starts anew"

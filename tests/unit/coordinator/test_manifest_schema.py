@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import inspect as shape
 
-from agent.manifest import GPTModel, IceServer, Manifest, TextFile
+from agent.manifest import Digits, GPTModel, IceServer, ImageClassifier, Manifest, TextFile
 from coordinator.experiments import schema, words
 
 ADDRESS = f"ws://192.0.2.1:4000/{'a' * 52}"
@@ -43,9 +43,8 @@ def test_every_value_of_the_manifest_is_a_leaf() -> None:
         return 1
 
     tree = msgspec.to_builtins(Manifest(name="x", revision=1, title="x"))
-    untagged = 1  # the model's kind: there is only one
-    other_kinds = len(TextFile.__struct_fields__)
-    assert len(schema.leaves()) == count(tree) - len(schema.SET_ELSEWHERE) - untagged + other_kinds
+    other_kinds = sum(len(kind.__struct_fields__) for kind in (TextFile, Digits, ImageClassifier))
+    assert len(schema.leaves()) == count(tree) - len(schema.SET_ELSEWHERE) + other_kinds
 
 
 def test_every_pattern_and_every_field_has_words() -> None:
@@ -74,15 +73,15 @@ def test_a_field_that_nobody_described_shows_its_own_name() -> None:
         ("description", "x" * (schema.TEXT_CHARS_MAX + 1), "At most 32768 characters."),
         ("seed", "-1", "A whole number of at least 0 and below 2,147,483,648."),
         ("seed", "1.5", "A whole number"),
-        ("model.layers", "", "A whole number from 1 to 128."),
-        ("model.layers", "many", "A whole number from 1 to 128."),
-        ("model.grid", "", "1 to 4 numbers."),
-        ("model.grid", "1 2 3 4 5", "1 to 4 numbers."),
-        ("model.grid", "4 × 257", "A whole number from 1 to 256."),
-        ("model.heads", "5", "Width 64 is not a multiple of attention heads 5."),
-        ("model.k_best", "61", "Experts per token 61 is more than the 60 experts of a layer."),
-        ("model.grid", "256 × 256", "65,536 that are allowed"),
-        ("model.vocabulary", "255", "less than the 256 values of a byte"),
+        ("model.gpt.layers", "", "A whole number from 1 to 128."),
+        ("model.gpt.layers", "many", "A whole number from 1 to 128."),
+        ("model.gpt.grid", "", "1 to 4 numbers."),
+        ("model.gpt.grid", "1 2 3 4 5", "1 to 4 numbers."),
+        ("model.gpt.grid", "4 × 257", "A whole number from 1 to 256."),
+        ("model.gpt.heads", "5", "Width 64 is not a multiple of attention heads 5."),
+        ("model.gpt.k_best", "61", "Experts per token 61 is more than the 60 experts of a layer."),
+        ("model.gpt.grid", "256 × 256", "65,536 that are allowed"),
+        ("model.gpt.vocabulary", "255", "less than the 256 values of a byte"),
         ("training.learning_rate", "0", "A number above 0 and at most 10."),
         ("training.learning_rate", "nan", "A number above 0 and at most 10."),
         ("training.learning_rate", "inf", "A number above 0 and at most 10."),
@@ -113,9 +112,29 @@ def test_kinds_that_are_not_chosen_are_not_read() -> None:
     assert schema.read(texts).manifest is not None
 
 
+CLASSIFIER = Manifest(
+    name="d", revision=1, title="D", model=ImageClassifier(grid=(3,), patch=2), data=Digits(validation_share=0.1)
+)
+
+
+def test_a_classifier_is_read_and_written_like_a_gpt() -> None:
+    texts = schema.write(CLASSIFIER)
+    assert (texts["model.kind"], texts["model.image-classifier.patch"], texts["data.kind"]) == ("image-classifier", "2", "digits")
+    assert schema.read(texts).manifest == CLASSIFIER
+    reading = schema.read(texts | {"model.image-classifier.heads": "5"})
+    assert reading.errors == {"model.image-classifier.heads": ["Width per patch 32 is not a multiple of heads of attention 5."]}
+
+
+def test_a_model_and_data_that_do_not_fit_are_told_beside_the_data() -> None:
+    reading = schema.read(schema.write(CLASSIFIER) | {"data.kind": "python-stdlib"})
+    assert list(reading.errors) == ["data.kind"] and "learns from images" in reading.errors["data.kind"][0]
+    reading = schema.read(schema.write(FULL) | {"data.kind": "digits"})
+    assert list(reading.errors) == ["data.kind"] and "learns from text" in reading.errors["data.kind"][0]
+
+
 @pytest.mark.parametrize("text", ["3 × 4", "3x4", "3, 4", " 3*4 ", "3;4"])
 def test_a_grid_may_be_typed_in_many_ways(text: str) -> None:
-    assert schema.leaf("model.grid").read(text) == (3, 4)
+    assert schema.leaf("model.gpt.grid").read(text) == (3, 4)
 
 
 @settings(max_examples=200, deadline=None)

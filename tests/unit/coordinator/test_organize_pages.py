@@ -82,17 +82,33 @@ def test_the_list_costs_few_queries(alice_browser: Client, organizer: User, djan
 
 def test_a_new_form_begins_with_the_defaults_or_a_preset(alice_browser: Client) -> None:
     page = html(alice_browser.get("/organize/new/"))
-    assert 'value="64"' in field(page, "model.d_model") and 'value=""' not in field(page, "name")
+    assert 'value="64"' in field(page, "model.gpt.d_model") and 'value=""' not in field(page, "name")
     page = html(alice_browser.get("/organize/new/?preset=medium"))
-    assert 'value="512"' in field(page, "model.d_model") and 'value="16"' in field(page, "training.batch_size")
+    assert 'value="512"' in field(page, "model.gpt.d_model") and 'value="16"' in field(page, "training.batch_size")
     assert html(alice_browser.get("/organize/new/?preset=nonsense"))
 
 
 def test_a_preset_keeps_what_else_was_typed(alice_browser: Client) -> None:
     page = html(alice_browser.post("/organize/new/", {**TEXTS, "title": "Mine", "rules.lease_s": "77", "preset": "tiny"}))
     assert 'value="Mine"' in field(page, "title") and 'value="77"' in field(page, "rules.lease_s")
-    assert 'value="32"' in field(page, "model.d_model")
+    assert 'value="32"' in field(page, "model.gpt.d_model")
     assert not Experiment.objects.exists()
+
+
+def test_the_preset_of_digits_brings_its_data_and_others_take_it_away(alice_browser: Client) -> None:
+    def data(page: str) -> str:
+        found = re.search(r'name="data.kind" value="([a-z-]+)"[^>]*checked', page)
+        assert found
+        return found[1]
+
+    assert data(html(alice_browser.get("/organize/new/?preset=digits"))) == "digits"
+    page = html(alice_browser.post("/organize/new/", {**TEXTS, "preset": "digits"}))
+    assert data(page) == "digits" and re.search(r'name="model.kind" value="image-classifier"[^>]*checked', page)
+    assert "A patch passes through" in page and "Traffic per image" in page and "Images a second" in page
+    chosen = {**TEXTS, "data.kind": "digits", "model.kind": "image-classifier"}
+    assert "Everything fits together" in html(alice_browser.post("/organize/new/", {**chosen, "check": "1"}))
+    assert data(html(alice_browser.post("/organize/new/", {**chosen, "preset": "tiny"}))) == "python-stdlib"
+    assert data(html(alice_browser.post("/organize/new/", {**TEXTS, "data.kind": "text", "preset": "tiny"}))) == "text"
 
 
 def test_checking_saves_nothing_and_counts(alice_browser: Client) -> None:
@@ -114,7 +130,7 @@ def test_every_error_stands_beside_its_field_and_nothing_typed_is_lost(alice_bro
     evil = {
         "name": "No good",
         "title": '"><script>alert(1)</script>',
-        "model.heads": "5",
+        "model.gpt.heads": "5",
         "training.learning_rate": "fast",
         "bootstrap": "ws://here\nhttp://there",
         "ice_servers": "stun:fine:1\nftp:wrong",
@@ -123,7 +139,9 @@ def test_every_error_stands_beside_its_field_and_nothing_typed_is_lost(alice_bro
     page = html(alice_browser.post("/organize/new/", {**TEXTS, **evil, "save": "1"}), 400)
     assert "6 things to mend" in page and "<script>alert" not in page
     assert "Small letters, digits" in field(page, "name") and 'value="No good"' in field(page, "name")
-    assert "not a multiple of attention heads 5" in field(page, "model.heads") and 'value="5"' in field(page, "model.heads")
+    assert "not a multiple of attention heads 5" in field(page, "model.gpt.heads") and 'value="5"' in field(
+        page, "model.gpt.heads"
+    )
     assert "A number above 0" in field(page, "training.learning_rate") and 'value="fast"' in page
     assert "Line 1:" in field(page, "bootstrap") and "ws://here\nhttp://there" in page
     assert "Line 2:" in field(page, "ice_servers") and 'value="-1"' in field(page, "rules.lease_s")
@@ -150,7 +168,7 @@ def test_the_name_is_fixed_once_agents_know_it(alice_browser: Client, bees: Expe
 
 
 def test_checking_shows_what_the_next_revision_would_change(alice_browser: Client, bees: Experiment) -> None:
-    page = html(alice_browser.post("/experiments/bees/edit/", {**TEXTS, "model.layers": "2", "base": "1", "check": "1"}))
+    page = html(alice_browser.post("/experiments/bees/edit/", {**TEXTS, "model.gpt.layers": "2", "base": "1", "check": "1"}))
     assert "What revision 2 would change" in page and "starts anew" in page and "A clone under another name" in page
     assert ManifestRevision.objects.count() == 1
 
@@ -196,7 +214,7 @@ def test_nothing_changed(alice_browser: Client, bees: Experiment) -> None:
 
 def test_clone(alice_browser: Client, bees: Experiment, stranger: User) -> None:
     page = html(alice_browser.get("/organize/new/?clone=bees"))
-    assert 'value="Bees, again"' in field(page, "title") and 'value="2 × 2"' in field(page, "model.grid")
+    assert 'value="Bees, again"' in field(page, "title") and 'value="2 × 2"' in field(page, "model.gpt.grid")
     assert html(signed_in(stranger).get("/organize/new/?clone=bees")), "what is published may be cloned by anybody"
     assert alice_browser.get("/organize/new/?clone=nope").status_code == 404
 
@@ -219,7 +237,7 @@ def test_the_estimate_is_computed_by_the_server(alice_browser: Client) -> None:
     page = html(alice_browser.post("/organize/estimate/", {**TEXTS, "name": "", "title": "", "bootstrap": "nonsense"}))
     assert "parameters" in page and "<html" not in page and 'title="167296"' not in page
     assert "Memory per expert" in page and "Traffic per token" in page
-    page = html(alice_browser.post("/organize/estimate/", {**TEXTS, "model.heads": "", "training.batch_size": "x"}))
+    page = html(alice_browser.post("/organize/estimate/", {**TEXTS, "model.gpt.heads": "", "training.batch_size": "x"}))
     assert "Look at: Attention heads, Sequences per batch" in page
 
 

@@ -13,6 +13,7 @@ from django.test import Client
 from agent.identity import Identity
 from coordinator.experiments.actions import publish
 from coordinator.experiments.models import Experiment
+from coordinator.experiments.presets import DIGITS
 from coordinator.telemetry.rollups import roll_up_seconds
 
 from .conftest import SMALL, Agent, event, hosts, report
@@ -38,6 +39,17 @@ def test_experiment_page(client: Client, experiment: Experiment, bob: Agent) -> 
     words = re.sub("<[^>]+>", "", html)
     assert "hive-agent --experiment gpt-crowd --coordinator http://testserver" in words
     assert bob.peer in html and "1.23 M" in html and "unknown" in html
+
+
+def test_a_classifier_counts_images_and_writes_nothing(client: Client, bob: Agent) -> None:
+    revision = publish(DIGITS)
+    submit(revision.experiment, bob, report(1, time.time(), tokens=1_234_567), at=time.time())
+    html = client.get("/experiments/digits/").content.decode()
+    words = re.sub("<[^>]+>", " ", html)
+    assert "nats per image" in words and "Images trained" in words and "on images held out" in words
+    assert "4 patches of 4 × 4 pixels" in words and "CC BY 4.0" in words
+    assert "token" not in words.lower() and "What it writes" not in words and "byte" not in words
+    assert re.search(r"<dt>Images</dt><dd[^>]*>1.23 M", client.get("/").content.decode())
 
 
 def test_the_command_names_the_public_origin(client: Client, experiment: Experiment, settings: Any) -> None:

@@ -14,13 +14,14 @@ from agent.models.sizes import activation_bytes_per_token, sizes
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_a_preset_makes_a_valid_manifest(name: str) -> None:
     preset = PRESETS[name]
-    manifest = Manifest(name=name, revision=1, title=preset.title, model=preset.model, training=preset.training)
+    manifest = Manifest(name=name, revision=1, title=preset.title, model=preset.model, training=preset.training, data=preset.data)
     assert decode(msgspec.json.encode(manifest)) == manifest
 
 
 def test_how_large_they_are() -> None:
     counts = {name: sizes(preset.model) for name, preset in PRESETS.items()}
     assert counts["tiny"].total < 50_000
+    assert counts["digits"].total < 100_000
     assert 100_000 < counts["gpt-crowd"].total < 5_000_000
     assert 1e9 < counts["medium"].total < 1.2e9
     assert counts["medium"].active < counts["medium"].total / 5
