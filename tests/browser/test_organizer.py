@@ -76,3 +76,19 @@ async def test_the_form_works_without_javascript(site: Site, browser: Browser, c
     await expect(page.locator("h1")).to_have_text("Quiet bees")
     await context.close()
     assert not complaints.found
+
+
+async def test_the_form_shows_what_belongs_to_the_chosen_kind(site: Site, page: Page, complaints: Complaints) -> None:
+    await sign_in(site, page, make_account(site, "Alice"))
+    await page.goto(f"{site.url}/organize/new/")
+    await page.get_by_role("button", name="digits").click()
+    await expect(page.get_by_label("Side of a patch")).to_be_visible()
+    await expect(page.get_by_label("Vocabulary")).to_be_hidden()
+    await expect(page.get_by_label("SHA-256 of the file")).to_be_hidden()
+    await expect(page.locator(".estimate-body")).to_contain_text("Traffic per image")
+    await shoot(page, "organize-digits")
+    await page.get_by_label("A GPT, which learns to write").check()
+    await expect(page.get_by_label("Side of a patch")).to_be_hidden()
+    await expect(page.locator(".estimate-body")).to_contain_text("Look at: Data to learn from")
+    await page.get_by_label("The Python standard library").check()
+    await expect(page.locator(".estimate-body")).to_contain_text("Traffic per token")
