@@ -88,7 +88,7 @@ def read(data: bytes, key: PeerId) -> Certificate:
         if not key.verify(CERTIFICATE_PURPOSE, signed.payload, signed.signature):
             raise AdmissionRejected("the certificate is not signed by the coordinator of this experiment")
         return msgspec.msgpack.decode(signed.payload, type=Certificate)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise AdmissionRejected(f"the certificate cannot be read: {e}") from None
 
 

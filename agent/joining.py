@@ -54,7 +54,7 @@ class AddressBook:
         self._path = path
         try:
             loaded = msgspec.json.decode(path.read_bytes(), type=list[str])
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             loaded = []
         self.addresses = [a for a in loaded if peer_of(a) is not None][:ADDRESSES_CACHED_MAX]
 

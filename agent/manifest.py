@@ -274,7 +274,7 @@ def decode(payload: bytes) -> Manifest:
         raise ManifestRejected(f"the manifest has {len(payload)} bytes; at most {MANIFEST_BYTES_MAX} are allowed")
     try:
         return msgspec.json.decode(payload, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:  # ValidationError is a DecodeError
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:  # ValidationError is a DecodeError
         raise ManifestRejected(f"the manifest is not valid: {e}") from None
 
 
@@ -291,5 +291,5 @@ def decode_signed(body: bytes) -> SignedManifest:
         raise ManifestRejected("the manifest that was served is too large")
     try:
         return msgspec.json.decode(body, type=SignedManifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise ManifestRejected(f"what was served is not a signed manifest: {e}") from None

@@ -68,7 +68,7 @@ def run(text: bytes) -> Finding:
             return asyncio.run(observe(assignment, identity))
         finally:
             key.close()
-    except msgspec.DecodeError as e:
+    except (msgspec.DecodeError, RecursionError) as e:
         return Finding(error=f"not an assignment: {e}"[:300])
     except HiveError as e:
         return Finding(error=str(e)[:300])

@@ -55,5 +55,5 @@ def _decode(value: bytes) -> Hello:
     text = value[len(_SCHEME) :].strip().rstrip(b"=")
     try:
         return msgspec.json.decode(base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4)), type=Hello)
-    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, RecursionError) as e:
         raise HelloRejected(f"the hello cannot be read: {e}") from None

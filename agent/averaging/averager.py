@@ -73,7 +73,7 @@ class Averager:
         for record in await self._overlay.get(TRAINERS_NAME):
             try:
                 step = msgspec.msgpack.decode(record.value, type=TrainerRecord).step
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 continue
             if record.owner != self._network.peer_id:
                 found[record.owner] = step
@@ -167,7 +167,7 @@ class Averager:
     def _decode(self, header: bytes, buffers: Sequence[Buffer]) -> tuple[TrunkMessage, Tensor]:
         try:
             message = msgspec.msgpack.decode(header, type=TrunkMessage)
-        except msgspec.DecodeError as e:
+        except (msgspec.DecodeError, RecursionError) as e:
             raise ProtocolViolation(f"not a trunk message: {e}") from None
         if message.layout != self._trunk.layout:
             raise CallRefused("other-layout", "that trunk has other parameters than this one")

@@ -38,7 +38,7 @@ def read(directory: Path) -> Status | None:
         return msgspec.json.decode((directory / "status.json").read_bytes(), type=Status)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as e:
+    except (OSError, msgspec.DecodeError, RecursionError) as e:
         raise LocalError(f"{directory / 'status.json'} cannot be read: {e}") from e
 
 

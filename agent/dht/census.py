@@ -253,7 +253,7 @@ class Census:
         try:
             signed = _decode_signed(body)
             said = _decode_survey(signed.survey)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._again(peer)
         if not self._verify(peer, self._nonce + signed.survey, signed.signature):
             return self._again(peer)

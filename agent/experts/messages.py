@@ -101,7 +101,7 @@ def decode(header: Buffer, kind: type[M]) -> M:
     """Read and validate a header. Raises ProtocolViolation."""
     try:
         return msgspec.msgpack.decode(header, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise ProtocolViolation(f"a badly formed {kind.__name__}: {e}") from None
 
 

@@ -92,7 +92,7 @@ def decode(value: bytes, kind: type[V]) -> V:
         raise RecordError(f"a {kind.__name__} of {len(value)} bytes is too large")
     try:
         return msgspec.msgpack.decode(value, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise RecordError(f"a badly formed {kind.__name__}: {e}") from None
 
 

@@ -53,7 +53,7 @@ class ExpertState:
         """
         try:
             head = msgspec.msgpack.decode(header, type=_Header)
-        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             raise ProtocolViolation(f"a badly formed expert state: {e}") from None
         if len(head.tensors) != len(buffers):
             raise ProtocolViolation(f"an expert state describes {len(head.tensors)} tensors and has {len(buffers)}")

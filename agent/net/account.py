@@ -96,7 +96,7 @@ class Account:
         if answer.status == 400:
             try:
                 return msgspec.json.decode(answer.body, type=_Error).error
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass
         granted = self._read(answer, _Granted)
         return SignedIn(url=self.url, token=granted.token, account=granted.account)
@@ -111,7 +111,7 @@ class Account:
             return msgspec.json.decode(self.path.read_bytes(), type=SignedIn)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             raise LocalError(f"{self.path} cannot be read ({e}). Delete it, and sign in again with hive-agent login.") from None
 
     def forget(self) -> bool:
@@ -177,7 +177,7 @@ class Account:
         try:
             if answer.status in (200, 201):
                 return msgspec.json.decode(answer.body, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
         raise CoordinatorError(
             f"the coordinator at {self.url} does not understand this agent, or the other way round "

@@ -167,7 +167,7 @@ class Coordinator:
             raise self._unknown(name)
         try:
             listed = msgspec.json.decode(answer.body, type=_Addresses).addresses
-        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             raise CoordinatorError(f"the coordinator at {self.url} sent a list of peers that cannot be read: {e}") from None
         addresses = tuple(a for a in listed if _is_address(a))
         if kept is not None and addresses and addresses != kept.bootstrap:
@@ -197,7 +197,7 @@ class Coordinator:
             return msgspec.json.decode(path.read_bytes(), type=_Kept)
         except FileNotFoundError:
             return None
-        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             raise ManifestRejected(
                 f"{path}, which remembers the coordinator's key, cannot be read ({e}). Delete it to trust the coordinator anew."
             ) from None

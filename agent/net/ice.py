@@ -82,7 +82,7 @@ def parse(blob: bytes) -> Description:
         raise ProtocolViolation(f"a connection description of {len(blob)} bytes is too large")
     try:
         description = _DECODER.decode(blob)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise ProtocolViolation(f"a connection description is not valid: {e}") from None
     description.remote_candidates()
     return description

@@ -110,7 +110,7 @@ class OfferBook:
         try:
             signed = _SIGNED.decode(self._identity.unseal(sealed))
             body = _BODY.decode(signed.body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             raise RemoteError(f"the {purpose} is not valid: {e}") from None
         if not PeerId(body.sender).verify(purpose, signed.body, signed.signature):
             raise RemoteError(f"the {purpose} was not signed by the peer that it names")

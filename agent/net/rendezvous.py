@@ -147,7 +147,7 @@ class Rendezvous:
     def _received(self, connection: ClientConnection, data: bytes) -> None:
         try:
             message = _Inbound.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             logger.warning("the rendezvous sent what is not understood: %s", e)
             return
         if isinstance(message, _Waiting):

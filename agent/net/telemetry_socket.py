@@ -101,7 +101,7 @@ class TelemetrySocket:
                 if not len(self._buffer):
                     self._settled.set()
                 self._news.set()
-        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             logger.warning("the coordinator's acknowledgement cannot be read: %s", e)
         finally:
             sender.cancel()

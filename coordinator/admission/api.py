@@ -75,7 +75,7 @@ def _verified(request: HttpRequest, name: str) -> AdmissionRequest:
     try:
         asked = msgspec.json.decode(request.body, type=AdmissionRequest)
         peer = PeerId.parse(asked.peer)
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as e:
         raise HttpError(400, f"The request cannot be read: {e}") from None
     if asked.experiment != name:
         raise HttpError(400, f"The request is for experiment {asked.experiment!r}, not for {name!r}.")

@@ -124,6 +124,6 @@ def dispatch(assignment: Assignment) -> Finding:
         return Finding(error=f"the observer cannot be started: {e.strerror}")
     try:
         return msgspec.json.decode(done.stdout, type=Finding)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         log.error("the observer ended with %d: %s", done.returncode, done.stderr[-2000:].decode(errors="replace"))
         return Finding(error="the observer failed; the coordinator's log says how")

@@ -95,7 +95,7 @@ class RendezvousConsumer(AgentSocket):
                 announce = database_sync_to_async(actions.announce)
                 await announce(self.experiment, self.hello.peer, command.address, time.time())
                 return
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as e:
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as e:
             return await self.end(MALFORMED, str(e))
         channel = await database_sync_to_async(actions.channel_of)(self.experiment, command.to, time.time())
         body = msgspec.json.encode(Message(from_=self.hello.peer, exchange=command.exchange, body=command.body))

@@ -63,7 +63,7 @@ class TelemetryConsumer(AgentSocket):
     async def received(self, message: bytes) -> None:
         try:
             batch = _Batch.decode(message)
-        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             return await self.end(MALFORMED, str(e))
         if len(batch.items) > 1 and len(message) > ITEM_BYTES_MAX and any(len(encode(i)) > ITEM_BYTES_MAX for i in batch.items):
             return await self.end(TOO_LARGE, f"an item has at most {ITEM_BYTES_MAX} bytes")

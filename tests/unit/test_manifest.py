@@ -97,3 +97,8 @@ def test_signing_refuses_what_would_not_validate() -> None:
     bad = Manifest(name="no spaces allowed", revision=1, title="x", model=GPTModel())
     with pytest.raises(ManifestRejected, match="name"):
         sign(bad, COORDINATOR)
+
+
+def test_a_manifest_that_nests_without_end_is_refused_like_any_other() -> None:
+    with pytest.raises(ManifestRejected, match="not valid"):
+        decode(b'{"description":' + b"[" * 20_000 + b"]" * 20_000 + b"}")
