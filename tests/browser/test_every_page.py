@@ -164,6 +164,7 @@ async def _open(browser: Browser, variant: str) -> BrowserContext:
     return await browser.new_context(bypass_csp=True, **VARIANTS[variant])  # axe is put into the page
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is installed by `npm ci` in frontend/")
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("who", ["stranger", "organizer"])

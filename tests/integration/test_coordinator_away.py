@@ -21,7 +21,7 @@ import pytest
 from agent.reports import Report
 from tests.integration.crowd import EXPERIMENT, Agent, Site
 
-pytestmark = pytest.mark.demo
+pytestmark = [pytest.mark.demo, pytest.mark.slow]
 
 AWAY_S = 12.0
 """More than the 10 s from which on a page calls it an outage."""

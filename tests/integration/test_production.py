@@ -34,6 +34,8 @@ from agent.reports import Event, HostedExpert, Report
 from tests.integration import services
 from tests.integration.crowd import ROOT, Running, environment
 
+pytestmark = pytest.mark.slow
+
 ALICE, BOB = (Identity.from_seed(bytes([i]) * 32) for i in (1, 2))
 IDLE_S = 6.0
 """redis-py gives up a connection that is silent for 5 s, unless it is told not to (channels_redis #422)."""
