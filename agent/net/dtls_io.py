@@ -1,4 +1,4 @@
-"""SCTP packets to DTLS datagrams and back, many at a time, on pyOpenSSL's public interface.
+"""SCTP packets to DTLS datagrams and back, many at a time.
 
 OpenSSL makes one record of each write, and with an authenticated cipher every record is the same few bytes longer than
 its content. So a run of equal packets becomes a run of equal datagrams: many writes, one read, and the boundaries are
@@ -11,12 +11,11 @@ from collections.abc import Sequence
 
 from OpenSSL import SSL
 
+from agent.net.openssl_seam import Session
 from agent.net.udp_batch import SEGMENTED_BYTES_MAX, SEGMENTS_MAX, Flight
 
 READ_RUN_BYTES = 16_000
 """OpenSSL reads its input in pieces of at least this size, and drops a record that a piece cuts off."""
-RECORD_BYTES_MAX = 16_384
-OVERHEAD_BYTES_MAX = 256
 
 
 class DtlsClosed(Exception):
@@ -26,9 +25,9 @@ class DtlsClosed(Exception):
 class DtlsRecords:
     """Encrypts and decrypts on a session whose handshake is done."""
 
-    def __init__(self, session: SSL.Connection) -> None:
+    def __init__(self, session: Session, cipher: str) -> None:
+        """`cipher` is the name that OpenSSL gives it."""
         self._session = session
-        cipher = session.get_cipher_name() or ""
         self._constant = "GCM" in cipher or "CHACHA20" in cipher
         self._overhead: int | None = None
 
@@ -50,40 +49,30 @@ class DtlsRecords:
 
         Raises DtlsClosed. `leftover` afterwards: a handshake message may want an answer.
         """
-        packets: list[bytes] = []
         run = max(1, READ_RUN_BYTES // segment) * segment
-        session = self._session
-        for start in range(0, len(data), run):
-            piece = data[start : start + run] if run < len(data) else data
-            session.bio_write(piece)
-            try:
-                for _ in range(-(-len(piece) // segment)):
-                    packets.append(session.recv(segment))
-            except SSL.ZeroReturnError:
-                raise DtlsClosed from None
-            except SSL.Error:  # WantReadError: a record was not authentic, repeated, or no application data
-                continue
-        return packets
+        read = self._session.read
+        try:
+            if run >= len(data):
+                return read(data, -(-len(data) // segment))
+            packets: list[bytes] = []
+            for start in range(0, len(data), run):
+                piece = data[start : start + run]
+                packets += read(piece, -(-len(piece) // segment))
+            return packets
+        except SSL.ZeroReturnError:
+            raise DtlsClosed from None
 
     def drain(self) -> list[bytes]:
         """Return what is left if datagrams held more records than one each. Raises DtlsClosed."""
-        packets = []
         try:
-            for _ in range(SEGMENTS_MAX):
-                packets.append(self._session.recv(RECORD_BYTES_MAX))
+            return self._session.read(b"", SEGMENTS_MAX)
         except SSL.ZeroReturnError:
             raise DtlsClosed from None
-        except SSL.Error:
-            pass
-        return packets
 
     def leftover(self) -> Flight | None:
         """Return what OpenSSL wants to send on its own account."""
-        try:
-            data = self._session.bio_read(SEGMENTED_BYTES_MAX)
-        except SSL.Error:
-            return None
-        return Flight(data, len(data))
+        data = self._session.write(())
+        return Flight(data, len(data)) if data else None
 
     def _run_end(self, packets: Sequence[bytes], at: int) -> int:
         """Where the run ends that starts at `at`: equal sizes, the last may be shorter."""
@@ -103,21 +92,17 @@ class DtlsRecords:
         return end
 
     def _encrypt_one(self, packet: bytes) -> Flight:
-        self._session.send(packet)
-        data = self._session.bio_read(RECORD_BYTES_MAX + OVERHEAD_BYTES_MAX)
+        data = self._session.write((packet,))
         if self._overhead is None:
             self._overhead = len(data) - len(packet)
         return Flight(data, len(data))
 
     def _encrypt_run(self, packets: Sequence[bytes]) -> Flight:
-        session = self._session
-        total = 0
-        for packet in packets:
-            total += session.send(packet)
-        data = session.bio_read(SEGMENTED_BYTES_MAX + OVERHEAD_BYTES_MAX)
+        data = self._session.write(packets)
         assert self._overhead is not None
-        if len(data) != total + len(packets) * self._overhead:
+        segment = len(packets[0]) + self._overhead
+        if len(data) != (len(packets) - 1) * segment + len(packets[-1]) + self._overhead:
             # Something else was in the way (an alert): this batch counts as lost on the way, later ones go singly.
             self._constant = False
             return Flight(data, len(data))
-        return Flight(data, len(packets[0]) + self._overhead)
+        return Flight(data, segment)

@@ -19,7 +19,7 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport
 from OpenSSL import SSL
 
 from agent.errors import LinkClosed, ProtocolViolation
-from agent.net import aiortc_seam, dcep
+from agent.net import aiortc_seam, dcep, openssl_seam
 from agent.net.alarm import Alarm
 from agent.net.dtls_io import DtlsClosed, DtlsRecords
 from agent.net.sctp.association import Association
@@ -59,7 +59,8 @@ class FastPath:
         self._tell = events
         self._loop = asyncio.get_running_loop()
         self._socket = aiortc_seam.DtlsSocket(dtls, on_datagrams=self._datagrams, on_batch_end=self._batch_end)
-        self._records = DtlsRecords(self._socket.session)
+        session = self._socket.session
+        self._records = DtlsRecords(openssl_seam.session(session), session.get_cipher_name() or "")
         self._window_bytes = window_bytes
         self._message_bytes_max = message_bytes_max
         self._association: Association | None = None
@@ -132,9 +133,7 @@ class FastPath:
             self._ended("the other end closed the connection")
             return
         if association is not None:
-            now = self._loop.time()
-            for packet in packets:
-                association.receive(packet, now)
+            association.receive_all(packets, self._loop.time())
 
     def _late_packet(self, packet: bytes) -> None:
         """What aiortc's own task still read."""

@@ -17,16 +17,17 @@ from agent.net.sctp.packet import FLAG_BEGIN, FLAG_END
 DEFAULT_PRIORITY = 1
 
 
-class Fragment(msgspec.Struct, gc=False):
-    """What one packet carries."""
+class Part(msgspec.Struct, gc=False):
+    """What the next packets carry: consecutive fragments of one message, each full but perhaps the last."""
 
     stream: int
     protocol: int
     flags: int
+    """FLAG_BEGIN if the first begins the message, FLAG_END if the last ends it."""
     message: int
     """Unwrapped number of the message in its stream."""
     number: int
-    """Number of the fragment in its message."""
+    """Number of the first fragment in its message."""
     payload: memoryview
 
 
@@ -70,7 +71,7 @@ class Outbound:
         if queue is None:
             queue = self._streams[stream] = deque()
         if not queue:
-            level = self._priorities.get(stream, DEFAULT_PRIORITY)
+            level = self._level(stream)
             turns = self._turns.get(level)
             if turns is None:
                 turns = self._turns[level] = deque()
@@ -78,22 +79,24 @@ class Outbound:
             turns.append(stream)
         queue.append(_Queued(stream, protocol, data))
 
-    def cut(self, size: int) -> Fragment | None:
-        """Return the next fragment of at most `size` bytes, or None if nothing waits."""
+    def cut(self, size: int, count: int = 1) -> Part | None:
+        """Return up to `count` fragments of at most `size` bytes, as many as follow each other; None if nothing waits."""
         queued = self._current
         if queued is None:
             queued = self._choose()
             if queued is None:
                 return None
+            if self._interleave and len(self._turns[self._level(queued.stream)]) > 1:
+                count = 1
         begin = queued.position
-        payload = queued.data[begin : begin + size]
+        payload = queued.data[begin : begin + size * count]
         flags = 0
         if not begin:
             flags = FLAG_BEGIN
             queued.message = self._sequence.get(queued.stream, 0)
             self._sequence[queued.stream] = queued.message + 1
         number = queued.next_fragment
-        queued.next_fragment = number + 1
+        queued.next_fragment = number + -(-len(payload) // size)
         queued.position = begin + len(payload)
         self.queued_bytes -= len(payload)
         if queued.position == len(queued.data):
@@ -104,7 +107,7 @@ class Outbound:
             self._give_way(queued.stream)
         else:
             self._current = queued
-        return Fragment(queued.stream, queued.protocol, flags, queued.message, number, payload)
+        return Part(queued.stream, queued.protocol, flags, queued.message, number, payload)
 
     def clear(self, keep: frozenset[int] = frozenset()) -> None:
         """Drop every message that has not been begun, except those of the streams in `keep`."""
@@ -116,7 +119,7 @@ class Outbound:
             queue.clear()
             queue.extend(begun)
             if not begun:
-                self._turns[self._priorities.get(stream, DEFAULT_PRIORITY)].remove(stream)
+                self._turns[self._level(stream)].remove(stream)
 
     def _choose(self) -> _Queued | None:
         for level in self._levels:
@@ -125,11 +128,14 @@ class Outbound:
                 return self._streams[turns[0]][0]
         return None
 
+    def _level(self, stream: int) -> int:
+        return self._priorities.get(stream, DEFAULT_PRIORITY)
+
     def _finish(self, stream: int) -> None:
         """Take the finished message off its queue, and let the next stream of its priority have its turn."""
         queue = self._streams[stream]
         queue.popleft()
-        turns = self._turns[self._priorities.get(stream, DEFAULT_PRIORITY)]
+        turns = self._turns[self._level(stream)]
         if queue:
             turns.rotate(-1)
         else:
@@ -137,6 +143,6 @@ class Outbound:
             del self._streams[stream]
 
     def _give_way(self, stream: int) -> None:
-        turns = self._turns[self._priorities.get(stream, DEFAULT_PRIORITY)]
+        turns = self._turns[self._level(stream)]
         if len(turns) > 1:
             turns.rotate(-1)

@@ -40,6 +40,7 @@ _INIT = struct.Struct("!BBHLLHHL")
 _PAIR = struct.Struct("!HH")
 _PACKET_DATA = struct.Struct("!HHLLBBHLHHL")
 _PACKET_IDATA = struct.Struct("!HHLLBBHLHHLL")
+_PACKET_IDATA_MIDDLE = struct.Struct("!16sL8sL")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 _ZERO_4 = b"\0\0\0\0"
 
@@ -293,8 +294,24 @@ class Framer:
         )
         return self._sealed(head, payload if not size & 3 else bytes(payload) + _PADDING[size & 3])
 
+    def idata_middle(self, tsn: int, stream: int, message: int, number: int, payload: memoryview, size: int) -> list[bytes]:
+        """Return what `idata` does for fragments of `size` bytes that neither begin nor end their message, whose TSNs and numbers
+        count up: most packets that there are, hence at a third of the cost. `size` is a multiple of 4 and divides `payload`."""
+        source, destination = self._ports
+        pack = _PACKET_IDATA_MIDDLE.pack
+        head = _PACKET_IDATA.pack(source, destination, self.tag, 0, 64, 0, IDATA_HEADER_BYTES + size, 0, stream, 0, message, 0)
+        before, after = head[:16], head[20:28]
+        packets = []
+        for position in range(0, len(payload), size):
+            packets.append(pack(before, tsn & MASK_32, after, number) + payload[position : position + size])
+            tsn += 1
+            number += 1
+        return packets if self.zero_checksum else [self._checked(packet) for packet in packets]
+
     def _sealed(self, head: bytes, rest: bytes | memoryview) -> bytes:
         packet = head + rest
-        if self.zero_checksum:
-            return packet
+        return packet if self.zero_checksum else self._checked(packet)
+
+    @staticmethod
+    def _checked(packet: bytes) -> bytes:
         return packet[:8] + _crc32c(packet).to_bytes(4, "little") + packet[12:]

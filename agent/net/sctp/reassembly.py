@@ -12,6 +12,7 @@ from collections.abc import Hashable
 import msgspec
 
 from agent.errors import ProtocolViolation
+from agent.net.sctp.express import Run
 from agent.net.sctp.packet import FLAG_BEGIN, FLAG_END, FLAG_UNORDERED, Data
 
 
@@ -30,7 +31,7 @@ class _Run:
 
     def __init__(self, first: Data) -> None:
         self.first = first
-        self.parts: list[memoryview] = []
+        self.parts: list[bytes | memoryview] = []
         self.size = 0
 
 
@@ -72,6 +73,40 @@ class Reassembler:
                 return []
             run = waiting
         return self._extend(run, chunk, tsn)
+
+    def extend(self, run: Run) -> list[Message] | None:
+        """Take a run of I-DATA fragments with one look-up; None, and nothing is done, if it needs the care of `add`.
+
+        Raises ProtocolViolation if the message is larger than the limit.
+        """
+        if not self._interleave or self._strays:
+            return None
+        key = (run.stream, 0, run.message, run.fragment)
+        fresh = bool(run.flags & FLAG_BEGIN)
+        if len(self._runs) > (not fresh):
+            for number in range(run.fragment + 1, run.fragment + len(run.payloads)):
+                if (run.stream, 0, run.message, number) in self._runs:
+                    return None
+        if fresh:
+            open_run = _Run(Data(run.tsn, FLAG_BEGIN, run.stream, run.message, 0, run.protocol, memoryview(b"")))
+        elif key in self._runs:
+            open_run = self._runs[key]
+        else:
+            return None
+        after = (run.stream, 0, run.message, run.fragment + len(run.payloads))
+        if not run.flags & FLAG_END and after in self._runs:
+            return None
+        if not fresh:
+            del self._runs[key]
+        self.held_bytes += run.bytes
+        open_run.parts += run.payloads
+        open_run.size += run.bytes
+        if open_run.size > self._message_bytes_max:
+            raise ProtocolViolation(f"sctp: message over {self._message_bytes_max} bytes")
+        if run.flags & FLAG_END:
+            return self._deliver(open_run.first, memoryview(b"".join(open_run.parts)))
+        self._runs[after] = open_run
+        return []
 
     def forget(self, stream: int) -> None:
         """Start the message numbers of an incoming stream again from zero (RFC 6525 section 5.2.2)."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from agent.errors import ProtocolViolation
+from agent.net.sctp.express import Run
 from agent.net.sctp.packet import MASK_32, Data, Sack
 from agent.net.sctp.reassembly import Message, Reassembler
 
@@ -60,6 +61,22 @@ class Receiver:
             raise ProtocolViolation("sctp: the peer overran the receive window")
         self._round_bytes += size
         return self.reassembler.add(chunk, tsn)
+
+    def run(self, run: Run) -> list[Message] | None:
+        """Take a whole run if it is what comes next, nothing is missing and its message is known; else None, and nothing is done.
+
+        Raises ProtocolViolation as `data` does.
+        """
+        if self._starts or self.unwrap(run.tsn) != self.cumulative + 1:
+            return None
+        if self.reassembler.held_bytes + run.bytes > 2 * self._window_max:
+            return None
+        messages = self.reassembler.extend(run)
+        if messages is not None:
+            self.ack_due = True
+            self.cumulative += len(run.payloads)
+            self._round_bytes += run.bytes
+        return messages
 
     def unwrap(self, tsn: int) -> int:
         """Return the plain integer nearest to the cumulative TSN that `tsn` stands for."""

@@ -12,12 +12,14 @@ each transmission enters and leaves the queue of transmissions once.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from agent.errors import LinkClosed, ProtocolViolation
 from agent.net.sctp.config import PACKET_BYTES_BASE
 from agent.net.sctp.congestion import AckSample, CongestionControl
+from agent.net.sctp.express import fragment_packets
 from agent.net.sctp.intervals import newly_covered
-from agent.net.sctp.outbound import Outbound
+from agent.net.sctp.outbound import Outbound, Part
 from agent.net.sctp.packet import DATA_HEADER_BYTES, IDATA_HEADER_BYTES, MASK_32, Framer, Sack
 from agent.net.sctp.rtt import RttEstimator
 from agent.net.sctp.sent import ACKED, IN_FLIGHT, LOST, SenderCounts, SenderStart, Sent
@@ -134,36 +136,38 @@ class Sender:
 
     def _send_new(self, now: float, limit: int, budget: float, packets: list[bytes]) -> float:
         """Append packets with chunks that are sent for the first time; return what is left of the budget."""
-        cut, framer, sent_list, size_max = self._outbound.cut, self._framer, self._sent, self._payload_max
+        size = self._payload_max
         if not self.unacknowledged:
             self._delivered_at = now
         while self.in_flight < limit and budget > 0 and len(packets) < BURST_PACKETS:
-            fragment = cut(size_max)
-            if fragment is None:
+            count = min(-(-min(limit - self.in_flight, budget) // size), BURST_PACKETS - len(packets))
+            part = self._outbound.cut(size, int(count))
+            if part is None:
                 break
-            tsn = self._next_tsn
-            self._next_tsn = tsn + 1
-            if self._interleave:
-                last = fragment.number or fragment.protocol
-                packet = framer.idata(
-                    fragment.flags, tsn & MASK_32, fragment.stream, fragment.message & MASK_32, last, fragment.payload
-                )
-            else:
-                packet = framer.data(
-                    fragment.flags,
-                    tsn & MASK_32,
-                    fragment.stream,
-                    fragment.message & 0xFFFF,
-                    fragment.protocol,
-                    fragment.payload,
-                )
-            sent = Sent(tsn, len(fragment.payload), packet)
-            sent_list.append(sent)
-            self.unacknowledged += sent.size
-            self._note_transmission(sent, now)
-            packets.append(packet)
-            budget -= sent.size
+            budget -= len(part.payload)
+            packets += self._send_part(part, now)
         return budget
+
+    def _send_part(self, part: Part, now: float) -> list[bytes]:
+        """Return the packets of a part, and remember them."""
+        size, order, tsn = self._payload_max, self._order, self._next_tsn
+        packets = fragment_packets(self._framer, part, tsn, size, interleave=self._interleave)
+        count = len(packets)
+        delivered, delivered_at, app_limited = self._delivered, self._delivered_at, self._app_limited
+        sent = [
+            Sent(tsn + index, size, packet, order + index, now, delivered, delivered_at, app_limited)
+            for index, packet in enumerate(packets)
+        ]
+        total = len(part.payload)
+        sent[-1].size = total - (count - 1) * size
+        self._sent += sent
+        self._transmissions.extend(zip(range(order, order + count), sent, strict=True))
+        self._next_tsn = tsn + count
+        self._order = order + count
+        self.in_flight += total
+        self.unacknowledged += total
+        self.counts.packets += count
+        return packets
 
     def _repeat(self, sent: Sent, now: float) -> None:
         sent.repeats += 1
@@ -172,9 +176,6 @@ class Sender:
             self.black_hole_suspected = True
         self.counts.retransmitted += 1
         sent.state = IN_FLIGHT
-        self._note_transmission(sent, now)
-
-    def _note_transmission(self, sent: Sent, now: float) -> None:
         self.in_flight += sent.size
         self.counts.packets += 1
         sent.order = self._order
@@ -213,11 +214,12 @@ class Sender:
             self._reorder_s = min(self._reorder_s + self._rtt.min_s / 4, self._rtt.smoothed_s)
         before = self._delivered
         self._newest = None
-        for index in range(self._head, self._head + cumulative - head_tsn + 1):
-            sent = self._sent[index]
-            self._acknowledge(sent)
+        head = self._head + cumulative - head_tsn + 1
+        covered = self._sent[self._head : head]
+        self._acknowledge(covered)
+        for sent in covered:
             sent.packet = b""  # the list is trimmed later; the memory goes now
-        self._head += cumulative - head_tsn + 1
+        self._head = head
         self._acknowledge_gaps(cumulative, sack.gaps)
         self._trim()
         acked = self._delivered - before
@@ -232,18 +234,25 @@ class Sender:
         self._timer_base = now
         self._finish_sack(acked, now)
 
-    def _acknowledge(self, sent: Sent) -> None:
-        if sent.state == ACKED:
-            return
-        if sent.state == IN_FLIGHT:
-            self.in_flight -= sent.size
-        sent.state = ACKED
-        self._delivered += sent.size
-        self.unacknowledged -= sent.size
-        if sent.order > self._newest_order:
-            self._newest_order = sent.order
-            self._newest_sent_at = sent.sent_at
-            self._newest = sent
+    def _acknowledge(self, chunks: Iterable[Sent]) -> None:
+        newest_order, in_flight, delivered = self._newest_order, self.in_flight, 0
+        for sent in chunks:
+            state = sent.state
+            if state == ACKED:
+                continue
+            if state == IN_FLIGHT:
+                in_flight -= sent.size
+            sent.state = ACKED
+            delivered += sent.size
+            if sent.order > newest_order:
+                newest_order = sent.order
+                self._newest = sent
+        self.in_flight = in_flight
+        self._delivered += delivered
+        self.unacknowledged -= delivered
+        if newest_order > self._newest_order and self._newest is not None:
+            self._newest_order = newest_order
+            self._newest_sent_at = self._newest.sent_at
 
     def _acknowledge_gaps(self, cumulative: int, gaps: list[tuple[int, int]]) -> None:
         last = self._next_tsn - 1
@@ -256,8 +265,7 @@ class Sender:
                 floor = final + 1
         base = self._next_tsn - len(self._sent)
         for first, final in newly_covered(self._gaps, absolute):
-            for index in range(first - base, final - base + 1):
-                self._acknowledge(self._sent[index])
+            self._acknowledge(self._sent[first - base : final - base + 1])
         self._gaps = absolute
 
     def _finish_sack(self, acked: int, now: float) -> None:

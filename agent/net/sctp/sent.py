@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 IN_FLIGHT, LOST, ACKED = 0, 1, 2
 """States of a chunk. LOST ones wait to be sent again."""
 
 
-class Sent:
-    """One DATA chunk, from its first transmission to its acknowledgement."""
+class Sent(msgspec.Struct, gc=False):
+    """One DATA chunk, from its first transmission to its acknowledgement. What follows `packet` is of the last transmission."""
 
-    __slots__ = ("app_limited", "delivered", "delivered_at", "order", "packet", "repeats", "sent_at", "size", "state", "tsn")
-
+    tsn: int
+    """Unwrapped."""
+    size: int
+    """Payload bytes."""
+    packet: bytes
     order: int
+    """Transmissions are counted; this one's number."""
     sent_at: float
     delivered: int
+    """Payload bytes that had been acknowledged by then, and when the last of them were."""
     delivered_at: float
     app_limited: bool
-
-    def __init__(self, tsn: int, size: int, packet: bytes) -> None:
-        self.tsn = tsn
-        self.size = size
-        self.packet = packet
-        self.state = IN_FLIGHT
-        self.repeats = 0
-        # The others are written at every transmission, the first of which follows at once.
+    """Whether we had less to send than we were allowed."""
+    state: int = IN_FLIGHT
+    repeats: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

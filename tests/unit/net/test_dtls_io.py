@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 from aiortc import RTCCertificate
@@ -10,6 +11,7 @@ from aiortc.rtcdtlstransport import SRTP_PROFILES
 from OpenSSL import SSL
 
 from agent.net.dtls_io import DtlsClosed, DtlsRecords
+from agent.net.openssl_seam import DirectSession, PublicSession, session
 from agent.net.udp_batch import SEGMENTED_BYTES_MAX, SEGMENTS_MAX, Flight
 
 Sessions = tuple[SSL.Connection, SSL.Connection]
@@ -47,12 +49,21 @@ def sessions() -> Sessions:
     raise AssertionError("no handshake")
 
 
+Make = Callable[[SSL.Connection], DtlsRecords]
+
+
+@pytest.fixture(params=[DirectSession, PublicSession])
+def records(request: pytest.FixtureRequest) -> Make:
+    """Every test runs on both ways to OpenSSL."""
+    return lambda connection: DtlsRecords(request.param(connection), connection.get_cipher_name() or "")
+
+
 def decrypt(records: DtlsRecords, flights: list[Flight]) -> list[bytes]:
     return [packet for flight in flights for packet in records.decrypt(flight.data, flight.segment)]
 
 
-def test_packets_come_back_in_order_and_runs_are_flights(sessions: Sessions) -> None:
-    client, server = map(DtlsRecords, sessions)
+def test_packets_come_back_in_order_and_runs_are_flights(sessions: Sessions, records: Make) -> None:
+    client, server = map(records, sessions)
     sizes = [50] + [1188] * 130 + [700] + [1188] * 3 + [16_384] * 9 + [20, 30]
     packets = [os.urandom(size) for size in sizes]
     flights = client.encrypt(packets)
@@ -65,8 +76,8 @@ def test_packets_come_back_in_order_and_runs_are_flights(sessions: Sessions) -> 
     assert server.drain() == []
 
 
-def test_lost_altered_and_repeated_datagrams_are_left_out(sessions: Sessions) -> None:
-    client, server = map(DtlsRecords, sessions)
+def test_lost_altered_and_repeated_datagrams_are_left_out(sessions: Sessions, records: Make) -> None:
+    client, server = map(records, sessions)
     client.encrypt([b"first"])
     packets = [bytes([n]) * 100 for n in range(20)]
     (flight,) = client.encrypt(packets)
@@ -78,32 +89,54 @@ def test_lost_altered_and_repeated_datagrams_are_left_out(sessions: Sessions) ->
     assert got == [packets[n] for n in range(20) if n not in (3, 5, 10)]
 
 
-def test_noise_is_left_out(sessions: Sessions) -> None:
-    client, server = map(DtlsRecords, sessions)
+def test_noise_is_left_out(sessions: Sessions, records: Make) -> None:
+    client, server = map(records, sessions)
     assert server.decrypt(b"\x17" + os.urandom(300), 301) == []
     assert server.decrypt(os.urandom(700), 100) == []
     assert decrypt(server, client.encrypt([b"after"])) == [b"after"]
 
 
-def test_two_records_in_one_datagram_come_out_by_draining(sessions: Sessions) -> None:
-    client, server = map(DtlsRecords, sessions)
+def test_two_records_in_one_datagram_come_out_by_draining(sessions: Sessions, records: Make) -> None:
+    client, server = map(records, sessions)
     flights = [flight for packet in (b"one", b"three") for flight in client.encrypt([packet])]
     both = b"".join(flight.data for flight in flights)
     assert server.decrypt(both, len(both)) + server.drain() == [b"one", b"three"]
 
 
-def test_the_other_end_closes(sessions: Sessions) -> None:
-    records = DtlsRecords(sessions[1])
+def test_the_other_end_closes(sessions: Sessions, records: Make) -> None:
+    server = records(sessions[1])
     sessions[0].shutdown()
     data = sessions[0].bio_read(1500)
     with pytest.raises(DtlsClosed):
-        records.decrypt(data, len(data))
+        server.decrypt(data, len(data))
 
 
-def test_a_cipher_with_padding_goes_record_by_record(sessions: Sessions) -> None:
-    client, server = map(DtlsRecords, sessions)
+def test_a_cipher_with_padding_goes_record_by_record(sessions: Sessions, records: Make) -> None:
+    client, server = map(records, sessions)
     client._constant = False
     packets = [os.urandom(100) for _ in range(5)]
     flights = client.encrypt(packets)
     assert len(flights) == 5
     assert decrypt(server, flights) == packets
+
+
+def test_what_openssl_sends_by_itself_is_fetched(sessions: Sessions, records: Make) -> None:
+    client = records(sessions[0])
+    sessions[0].shutdown()
+    flight = client.leftover()
+    assert flight is not None
+    assert flight.data[0] == 21, "an alert"
+    assert client.leftover() is None
+
+
+def test_a_session_that_is_over_refuses_to_write(sessions: Sessions, records: Make) -> None:
+    client = records(sessions[0])
+    sessions[0].shutdown()
+    with pytest.raises(SSL.Error):
+        client.encrypt([b"late"])
+
+
+def test_the_quick_way_is_taken_where_it_can_be(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(session(sessions[0]), DirectSession)
+    monkeypatch.delattr(sessions[1], "_into_ssl")
+    assert isinstance(session(sessions[1]), PublicSession)

@@ -84,11 +84,13 @@ class VirtualLink:
                 self.now = stop
                 return condition()
             self.now = max(self.now, due)
-            touched = set()
+            arrived: tuple[list[bytes], list[bytes]] = ([], [])
             while self._heap and self._heap[0][0] <= self.now:
                 _, _, side, packet = heapq.heappop(self._heap)
-                self.ends[side].association.receive(packet, self.now)
-                touched.add(side)
+                arrived[side].append(packet)
+            touched = {side for side in (0, 1) if arrived[side]}
+            for side in touched:
+                self.ends[side].association.receive_all(arrived[side], self.now)
             for side in (0, 1):
                 deadline = self.ends[side].association.next_deadline()
                 if deadline is not None and deadline <= self.now:
