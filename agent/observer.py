@@ -36,7 +36,7 @@ JOIN_S = 30.0
 async def observe(assignment: Assignment, identity: Identity) -> Finding:
     """Join, count, leave. Raises HiveError if the overlay cannot be joined."""
     rule = Rule(experiment=assignment.experiment, policy=assignment.policy, key=PeerId.parse(assignment.coordinator_key))
-    transport = WebRtcTransport(WebRtcConfig(ice=IceConfig(servers=assignment.ice_servers), data_path="fast"))
+    transport = WebRtcTransport(WebRtcConfig(ice=IceConfig(servers=assignment.ice_servers)))
     config = NetworkConfig(admission=assignment.certificate, rule=rule)
     network = Network(identity=identity, experiment=assignment.experiment, transport=transport, config=config)
     overlay = Overlay(network, identity, experiment=assignment.experiment, rng=random.Random())

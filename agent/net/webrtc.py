@@ -39,8 +39,8 @@ class WebRtcConfig:
     """How links are made and bounded."""
 
     ice: ice.IceConfig = field(default_factory=ice.IceConfig)
-    data_path: Literal["stock", "fast"] = "stock"
-    """`stock` is aiortc's SCTP, `fast` our own (`fast.py`), which falls back to stock where it cannot run."""
+    data_path: Literal["stock", "fast"] = "fast"
+    """`fast` is our own SCTP (`fast.py`), which falls back to `stock`, aiortc's, where it cannot run."""
     message_bytes_max: int = 64 * 1024
     """Largest message in either direction, bytes."""
     window_bytes: int = 1 << 20

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
+from typing import Literal
 
 import msgspec
 import pytest
@@ -21,13 +23,26 @@ from tests.unit.net.ends import End, open_pair
 Pair = tuple[WebRtcTransport, WebRtcTransport]
 
 
-@pytest.fixture
-async def pair() -> AsyncIterator[Pair]:
-    config = WebRtcConfig(ice=IceConfig(loopback="always"), linger_s=0.2)
+@contextlib.asynccontextmanager
+async def transports(kind: Literal["fast", "stock"]) -> AsyncIterator[Pair]:
+    config = WebRtcConfig(ice=IceConfig(loopback="always"), linger_s=0.2, data_path=kind)
     pair = WebRtcTransport(config), WebRtcTransport(config)
     yield pair
     for transport in pair:
         await transport.close()
+
+
+@pytest.fixture(params=["fast", "stock"])
+async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
+    async with transports(request.param) as pair:
+        yield pair
+
+
+@pytest.fixture
+async def stock_pair() -> AsyncIterator[Pair]:
+    """Where a test builds aiortc's own chunks."""
+    async with transports("stock") as pair:
+        yield pair
 
 
 def path(end: End) -> StockPath:
@@ -146,9 +161,9 @@ HOSTILE: dict[str, Callable[[StockPath], Awaitable[None]]] = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-async def test_hostile_packets_end_that_link_with_a_name(pair: Pair, what: str) -> None:
-    a, b = await open_pair(*pair)
-    other, witness = await open_pair(*pair)
+async def test_hostile_packets_end_that_link_with_a_name(stock_pair: Pair, what: str) -> None:
+    a, b = await open_pair(*stock_pair)
+    other, witness = await open_pair(*stock_pair)
     await HOSTILE[what](path(a))
     async with asyncio.timeout(5):
         await b.ended.wait()
@@ -157,8 +172,8 @@ async def test_hostile_packets_end_that_link_with_a_name(pair: Pair, what: str) 
     await witness.count(1)
 
 
-async def test_packets_that_are_not_sctp_are_ignored(pair: Pair) -> None:
-    a, b = await open_pair(*pair)
+async def test_packets_that_are_not_sctp_are_ignored(stock_pair: Pair) -> None:
+    a, b = await open_pair(*stock_pair)
     for junk in (b"\0", b"\0" * 12, b"\xff" * 100):
         await path(a).transport._send_data(junk)
     await path(a)._send_chunk(data_chunk(path(a), 0, 53, b"x", ahead=100_000))
@@ -168,7 +183,7 @@ async def test_packets_that_are_not_sctp_are_ignored(pair: Pair) -> None:
 
 
 async def test_more_than_the_window_is_a_violation() -> None:
-    config = WebRtcConfig(ice=IceConfig(loopback="always"), window_bytes=8192, message_bytes_max=4096)
+    config = WebRtcConfig(ice=IceConfig(loopback="always"), window_bytes=8192, message_bytes_max=4096, data_path="stock")
     pair = WebRtcTransport(config), WebRtcTransport(config)
     a, b = await open_pair(*pair)
     for i in range(20):  # 20,000 bytes of messages that never end
