@@ -1,7 +1,7 @@
 """Keeping records at the peers closest to their keys: writes, and repair when neighbours come and go.
 
 A write reaches the closest peer, which stores it at the replica set as it sees it and answers with who stored it.
-Repair compares digests: the closest peer offers what it holds to the other replicas, and these offer what they hold to it;
+Repair compares digests: the two closest peers offer what they hold to the other replicas, and these offer theirs to the closest;
 whoever lacks something asks for it. A pass walks the store in steps, so that a large store never blocks the node.
 """
 
@@ -193,7 +193,8 @@ class Replication:
             if not digest:
                 continue
             replicas = core.replica_set(core.space.decode(key))
-            targets = replicas if replicas[0].peer == core.me.peer else replicas[:1]
+            # The closest offers to all, the others to it; so does the second: the closest need not be connected to each of them.
+            targets = replicas if core.me in replicas[:2] else replicas[:1]
             for contact in targets:
                 if contact.peer != core.me.peer:
                     offers.setdefault(contact.peer, []).append(Digest(key, digest))

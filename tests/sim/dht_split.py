@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from agent.dht.records import Record
 from agent.identity import PeerId
 from tests.sim.dht_lookup import fill, grow
 from tests.sim.engine import World
@@ -65,7 +66,8 @@ def reunite(run: Run, world: World, library: Library) -> None:
     run.check(one, f"{strangers(world, least)} peers do not know their closest peers after {HEAL_S:.0f} s")
     world.run(max(0.0, began + HEAL_S - world.now))
     run.note("came_over", sum(p.node._reunion.crossed > 0 for p in world.peers.values()))
-    stale = outdated(world, library)
+    ring = Ring(world)
+    stale = sum(outdated(world, record, ring) for record in library.written.values())
     run.note("replicas_without_the_newest", stale)
     run.check(stale == 0, f"{stale} replicas lack the newest record")
     read_all(world, library, "after/", lambda owner, reader: True)
@@ -74,14 +76,10 @@ def reunite(run: Run, world: World, library: Library) -> None:
     run.check(library.share("right", kind="after/") == 1.0, "not everybody reads the newest records")
 
 
-def outdated(world: World, library: Library) -> int:
-    """Of the peers closest to each record, how many do not hold what was written last."""
-    ring = Ring(world)
-    count = 0
-    for key, record in library.written.items():
-        for peer in ring.closest(world.space.decode(key), world.config.replicas):
-            count += record not in world.peers[peer].node.core.store.get(key, world.now)
-    return count
+def outdated(world: World, record: Record, ring: Ring | None = None) -> int:
+    """Of the peers closest to a record, how many do not hold it."""
+    closest = (ring or Ring(world)).closest(world.space.decode(record.key), world.config.replicas)
+    return sum(record not in world.peers[peer].node.core.store.get(record.key, world.now) for peer in closest)
 
 
 def read_all(world: World, library: Library, kind: str, fits: Callable[[PeerId, PeerId], bool]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable
 from heapq import nsmallest
 
 from agent.identity import PeerId
 from tests.sim.engine.world import World
+
+OPERATIONS_AT_REST = 8  # upkeep's own searches
 
 
 class Ring:
@@ -54,6 +57,24 @@ def components(world: World) -> list[int]:
             front += near
         sizes.append(size)
     return sorted(sizes, reverse=True)
+
+
+def leftovers(world: World) -> dict[str, int]:
+    """What live nodes still wait for or remember. In an overlay at rest there is none of it, short of what is under way now."""
+    found: Counter[str] = Counter()
+    for peer in world.peers.values():
+        if peer.alive:
+            node = peer.node
+            found["requests"] += sum(f.leg.deadline < world.now - 1.0 for f in node._router._forwards.values())
+            found["quotas"] += sum(n > len(node._router._forwards) for n in node._router._per_source.values())
+            found["operations"] += node._operations.running > OPERATIONS_AT_REST
+            found["writes"] += len(node._replication._calls) > OPERATIONS_AT_REST
+            found["dials"] += sum(until < world.now for until in node._upkeep._dials.values())
+            found["strange_suspects"] += sum(p not in node.core.table.connected for p in node.core.suspects)
+            found["strange_links"] += sum(p not in peer.links for p in node.core.table.connected)
+            found["unknown_links"] += sum(p not in node.core.table.connected for p in peer.links)
+            found["one_ended_links"] += sum(peer.peer not in world.peers[p].links for p in peer.links)
+    return {name: n for name, n in sorted(found.items()) if n}
 
 
 def resident_bytes() -> int:

@@ -28,9 +28,22 @@ class Library:
         self.reads: Counter[str] = Counter()
         self.failed: list[int] = []  # operations that did not bring what they should
         self.times: list[float] = []
-        self.running = 0
         self.confirm = False
+        self._open: dict[int, SimPeer] = {}  # what is under way -> whose it is; a peer that stops takes its own with it
+        self._opened = 0
         self.tries = 0  # writes, repeated ones included
+
+    @property
+    def running(self) -> bool:
+        """True while anybody alive waits for something."""
+        if any(not peer.alive for peer in self._open.values()):
+            self._open = {number: peer for number, peer in self._open.items() if peer.alive}
+        return bool(self._open)
+
+    def _begin(self, peer: PeerId) -> int:
+        self._opened += 1
+        self._open[self._opened] = self.world.peers[peer]
+        return self._opened
 
     def write(self, name: str, owner: PeerId, *, tries: int = 3) -> None:
         """Start to write the name's next record. An owner that is told of no replica tries again, as an agent does; if
@@ -44,11 +57,11 @@ class Library:
         self._put(record, tries)
 
     def _put(self, record: Record, tries: int) -> None:
-        self.running += 1
+        number = self._begin(record.owner)
         self.tries += 1
 
         def done(counts: Any) -> None:
-            self.running -= 1
+            self._open.pop(number, None)
             self.stored[record.key] = counts[0]
             current = self.written[record.key] is record and self.world.peers[record.owner].alive
             if not counts[0] and tries > 1 and current:
@@ -59,25 +72,25 @@ class Library:
         self.world.start(record.owner, lambda op: events.Put(op, [record]), done)
 
     def _confirm(self, record: Record, tries: int) -> None:
-        self.running += 1
+        number = self._begin(record.owner)
 
         def done(found: Any) -> None:
-            self.running -= 1
-            if record not in (found.get(record.key) or ()):
-                self.running += 1
-                self.world.at(self.world.now + AGAIN_S, self._put_again, record, tries)
+            if record in (found.get(record.key) or ()):
+                self._open.pop(number, None)
+            else:
+                self.world.at(self.world.now + AGAIN_S, self._put_again, record, tries, number)
 
         self.world.start(record.owner, lambda op: events.Get(op, [record.key]), done)
 
-    def _put_again(self, record: Record, tries: int) -> None:
-        self.running -= 1
-        self._put(record, tries)
+    def _put_again(self, record: Record, tries: int, number: int) -> None:
+        peer = self._open.pop(number, None)
+        if peer is not None and peer.alive:
+            self._put(record, tries)
 
     def read(self, reader: PeerId, key: bytes, *, kind: str = "") -> None:
         """Start to read; the outcome is counted in `reads` as right, older, missing, silent or forged, after `kind`."""
         began, expected = self.world.now, self.written[key]
-        number = 0
-        self.running += 1
+        number, running = 0, self._begin(reader)
 
         def make(op: int) -> events.Get:
             nonlocal number
@@ -85,7 +98,7 @@ class Library:
             return events.Get(op, [key])
 
         def done(found: Any) -> None:
-            self.running -= 1
+            self._open.pop(running, None)
             outcome = self._judge(found.get(key), expected)
             self.reads[kind + outcome] += 1
             self.times.append(self.world.now - began)

@@ -81,11 +81,11 @@ class World(Schedule):
 
     def add(self, peer: PeerId | None = None, *, via: PeerId | None = None) -> PeerId:
         """A new peer; with `via` it has one connection, to that peer."""
-        peer = peer or PeerId(self._births.randbytes(32))
+        peer = peer or self._new_id(self._births)
         rng = random.Random(self._births.getrandbits(64))
         node = DhtNode(peer, self.config, verify=cheap_verify, rng=rng, space=self.space)
         node.begin(self.now)
-        self.peers[peer] = SimPeer(peer, node, self.now)
+        self.peers[peer] = self._new_peer(peer, node)
         self._plan_wake(self.peers[peer])
         if self.entrances:
             known = self.rng.sample(self.entrances, min(ENTRANCES_KNOWN, len(self.entrances)))
@@ -93,6 +93,12 @@ class World(Schedule):
         if via is not None:
             self.link(peer, via)
         return peer
+
+    def _new_id(self, rng: random.Random) -> PeerId:
+        return PeerId(rng.randbytes(32))
+
+    def _new_peer(self, peer: PeerId, node: DhtNode) -> SimPeer:
+        return SimPeer(peer, node, self.now)
 
     def grow(self, n: int, *, gap_s: float = 0.5) -> list[PeerId]:
         """`n` peers, each joining through a random earlier one."""
@@ -142,7 +148,8 @@ class World(Schedule):
 
     def contact(self, peer: PeerId, entrance: PeerId) -> None:
         """Connect to a bootstrap peer by its own address, with no overlay in between."""
-        self.at(self.now + 2 * self.links.latency() + self.links.setup(), self._opened, self.peers[peer], entrance)
+        delay_s = 2 * self.links.latency() + self.links.setup()
+        self.at(self.now + delay_s, self._opened, self.peers[peer], entrance, self._fails(self.peers[peer], entrance))
 
     def link(self, a: PeerId, b: PeerId) -> None:
         first, second = self.peers[a], self.peers[b]
@@ -163,7 +170,7 @@ class World(Schedule):
     def half_open(self, a: PeerId, b: PeerId) -> None:
         """`b` closes the link, and `a` does not hear of it until it notices."""
         self._close_end(self.peers[b], a)
-        self.at(self.now + self.links.notice(), self._close_end, self.peers[a], b)
+        self.at(self.now + self.links.notice(), self._close_alone, self.peers[a], b)
 
     def stall(self, a: PeerId, b: PeerId, seconds: float) -> None:
         """Nothing arrives on the link for a while; then everything does."""
@@ -188,8 +195,15 @@ class World(Schedule):
             self.cut(a, b)
 
     def _cut_dead(self, a: PeerId, b: PeerId, dead: SimPeer) -> None:
-        if not dead.alive and self.peers[b] is dead:  # else it has been started again, and `link` has seen to it
+        if self.peers[b] is dead:
             self.cut(a, b)
+        else:  # it has been started again, and may have connected anew
+            self._close_alone(self.peers[a], b)
+
+    def _close_alone(self, peer: SimPeer, other: PeerId) -> None:
+        """An end whose other end is gone has noticed."""
+        if peer.peer not in self.peers[other].links:
+            self._close_end(peer, other)
 
     def _close_end(self, peer: SimPeer, other: PeerId) -> None:
         if peer.links.pop(other, None) is not None and peer.alive:
@@ -279,7 +293,7 @@ class World(Schedule):
                 case events.Send(target, data):
                     self._send(peer, target, data)
                 case events.Connect(target):
-                    self._dial(peer, target)
+                    self.reach(peer, target, self._fails(peer, target))
                 case events.Contact(target):
                     self.contact(peer.peer, target)
                 case events.Disconnect(target):
@@ -340,26 +354,32 @@ class World(Schedule):
             watch(source, receiver.peer, data)
         self._perform(receiver, receiver.node.handle(events.Received(source, data), self.now))
 
-    def _dial(self, peer: SimPeer, target: PeerId) -> None:
+    def reach(self, peer: SimPeer, target: PeerId, failed: Callable[[], None]) -> None:
+        """Try to connect as the overlay does: an offer is routed to the target. `failed` is called unless a link opens."""
         self.dials += 1
 
         def answered(result: Any) -> None:
             if not peer.alive:
                 return
             if not isinstance(result, bytes):
-                self.at(self.now, self._later, peer, events.ConnectFailed(target))
+                self.at(self.now, failed)
             elif self.links.connects(peer.peer, target):
-                self.at(self.now + self.links.setup(), self._opened, peer, target)
+                self.at(self.now + self.links.setup(), self._opened, peer, target, failed)
             else:
-                self.at(self.now + self.links.setup_timeout_s, self._later, peer, events.ConnectFailed(target))
+                self.at(self.now + self.links.setup_timeout_s, failed)
 
         self.start(peer.peer, lambda op: events.Route(op, target, DIAL, b"offer", 10.0), answered)
 
-    def _opened(self, peer: SimPeer, target: PeerId) -> None:
+    def _fails(self, peer: SimPeer, target: PeerId) -> Callable[[], None]:
+        return lambda: self._later(peer, events.ConnectFailed(target))
+
+    def _opened(self, peer: SimPeer, target: PeerId, failed: Callable[[], None]) -> None:
         other = self.peers.get(target)
+        if not peer.alive or self.peers[peer.peer] is not peer:
+            return
         if other is None or not other.alive or not self.links.connects(peer.peer, target):
-            self._later(peer, events.ConnectFailed(target))
-        elif peer.alive:
+            failed()
+        else:
             self.link(peer.peer, target)
 
     def tell_entrances(self, count: int) -> None:
