@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.sim import dht_churn, dht_hostile, dht_lookup, dht_split
+from tests.sim import calls, dht_churn, dht_hostile, dht_lookup, dht_split, dht_storm
 from tests.sim.engine.command import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,17 +51,44 @@ def test_liars_cannot_make_anyone_accept_a_forged_record() -> None:
     assert facts["lookups"] >= 0.99 and set(facts["outcomes"]) <= {"right", "silent", "missing"}
 
 
+@pytest.mark.parametrize("seed", [1, 7, 8])
+def test_after_a_storm_the_overlay_is_whole_and_holds_its_records(seed: int) -> None:
+    run = Run(peers=60, seed=seed, options={"minutes": 3, "faults": 2.0, "lost": 0.02})
+    dht_storm.scenario(run)
+    facts = passed(run)
+    assert facts["readable_held"] == 1.0 and not facts["left_over"]
+    kinds = "stall half_open cut slow narrow fail partition crash back_with_disk back_without_disk"
+    assert set(facts["faults"]) == set(kinds.split())
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_calls_end_exactly_once_through_a_storm_and_leave_nothing(seed: int) -> None:
+    run = Run(peers=12, seed=seed, options={"storm": 40, "lost": 0.005})
+    calls.scenario(run)
+    facts = passed(run)
+    assert facts["calls_succeed_after_s"] <= calls.RECOVER_S and not facts["leaks"]
+    assert {"answered", "cancelled", "CallTimeout", "CallRefused overloaded"} <= set(facts["load_outcomes"])
+    assert {"LinkClosed", "NotReachable", "caller crashed"} <= set(facts["storm_outcomes"])
+
+
 def sim(name: str, *words: str, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", f"tests.sim.{name}", *words]
     return subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": hash_seed}, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_the_same_seed_gives_the_same_hash_in_two_processes() -> None:
-    words = ("--peers", "40", "--seed", "3", "--lookups", "100", "--json")
-    first, second = (json.loads(sim("dht_lookup", *words, hash_seed=s).stdout) for s in ("1", "2"))
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("dht_lookup", ("--peers", "40", "--lookups", "100")),
+        ("dht_storm", ("--peers", "30", "--minutes", "1")),
+        ("calls", ("--peers", "8", "--storm", "15")),
+    ],
+)
+def test_the_same_seed_gives_the_same_hash_in_two_processes(name: str, words: tuple[str, ...]) -> None:
+    first, second = (json.loads(sim(name, *words, "--seed", "3", "--json", hash_seed=s).stdout) for s in ("1", "2"))
     timing = ("cpu_s", "wall_s", "resident_mb", "memory_per_peer_kb")
     assert {k: v for k, v in first.items() if k not in timing} == {k: v for k, v in second.items() if k not in timing}
-    other = json.loads(sim("dht_lookup", "--peers", "40", "--seed", "4", "--lookups", "100", "--json").stdout)
+    other = json.loads(sim(name, *words, "--seed", "4", "--json").stdout)
     assert other["hash"] != first["hash"]
 
 

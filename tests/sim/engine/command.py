@@ -14,12 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.sim.engine.story import Story
 from tests.sim.engine.survey import resident_bytes
 from tests.sim.engine.world import World
 
+W = TypeVar("W", bound=World)
 STAND_IN = "records are signed with a keyed hash in place of Ed25519 (tests/sim/engine/records.py)"
 
 
@@ -39,7 +40,10 @@ class Run:
 
     def world(self, **settings: Any) -> World:
         """The world of this run, or one of several."""
-        world = World(self.seed, **settings)
+        return self.add(World(self.seed, **settings))
+
+    def add(self, world: W) -> W:
+        """A world that a scenario has made itself."""
         if self.story is not None:
             Story(world, self.story)
         self.worlds.append(world)

@@ -48,6 +48,14 @@ class Links:
             return True
         return self.side is not None and self.side(source) != self.side(target)
 
+    def again(self, delay_s: tuple[float, float]) -> float:
+        """How much later a message of a reliable link arrives because it was lost and sent again; mostly 0."""
+        later_s = 0.0
+        while self.lost and self._rng.random() < self.lost:
+            low, high = delay_s
+            later_s += low + (high - low) * self._rng.random()
+        return later_s
+
     def connects(self, a: PeerId, b: PeerId) -> bool:
         """True if an attempt to connect these two succeeds."""
         if self.side is not None and self.side(a) != self.side(b):
