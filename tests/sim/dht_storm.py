@@ -1,10 +1,10 @@
 """Two phases: a storm of everything that can go wrong with links and peers, then peace, after which all must be right again.
 
-In the storm links stall, close, or stay open at one end only; bandwidth is short, messages are lost, most connections fail, peers
-are slow, crash and come back with and without their disk, and some are parted from the others; records are written and read
-meanwhile. Afterwards the overlay must be one, with everybody connected to those closest to it; records that a live peer holds must be
-readable at once, with every replica in place, and those that only their owner still has once it has written them again; and no
-node may be left with requests, calls or dials that nobody waits for.
+In the storm links stall, close, or stay open at one end only; bandwidth is short, messages are lost, most connections fail,
+peers are slow, crash and come back with and without their disk, and some are parted from the others; records are written and
+read meanwhile. Afterwards the overlay must be one, with everybody connected to those closest to it; records that a live peer
+holds must be readable at once, with every replica in place, and those that only their owner still has once it has written them
+again; and no node may be left with requests, calls or dials that nobody waits for.
 """
 
 from __future__ import annotations
