@@ -9,6 +9,7 @@ private names below exist, else `PublicSession`, which does the same with public
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -64,6 +65,19 @@ class PublicSession:
         return contents
 
 
+class Scratch:
+    """Buffers that all sessions of a thread take turns with: what is in them is copied before a call ends."""
+
+    def __init__(self, ffi: Any) -> None:
+        self.output = ffi.new("char[]", OUTPUT_BYTES_MAX)
+        self.output_view = ffi.buffer(self.output)
+        self.record = ffi.new("char[]", RECORD_BYTES_MAX)
+        self.record_view = ffi.buffer(self.record)
+
+
+_of_this_thread = threading.local()
+
+
 class DirectSession:
     """See Session; on the functions and the BIOs that pyOpenSSL's connection holds."""
 
@@ -80,10 +94,11 @@ class DirectSession:
         self._bio_write, self._bio_read, self._want_read = lib.BIO_write, lib.BIO_read, lib.SSL_ERROR_WANT_READ
         if not self._into or not self._from:
             raise AttributeError("the session has no memory BIOs")
-        self._output = ffi.new("char[]", OUTPUT_BYTES_MAX)
-        self._output_view = ffi.buffer(self._output)
-        self._record = ffi.new("char[]", RECORD_BYTES_MAX)
-        self._record_view = ffi.buffer(self._record)
+        scratch = getattr(_of_this_thread, "scratch", None)
+        if scratch is None:
+            scratch = _of_this_thread.scratch = Scratch(ffi)
+        self._output, self._output_view = scratch.output, scratch.output_view
+        self._record, self._record_view = scratch.record, scratch.record_view
 
     def write(self, packets: Sequence[bytes]) -> bytes:
         ssl, write = self._ssl, self._ssl_write

@@ -1,6 +1,6 @@
 """Where the network should run: in the agent's own process beside the training thread, or in a process of its own.
 
-    ./hive bench layout [--json] [--runs 3] [--seconds 8]
+    ./hive bench layout [--json] [--runs 3] [--seconds 8] [--layouts thread,process] [--switch-ms 5]
 
 A caller trains a transformer block (torch, one thread, forward and backward) without a pause, and meanwhile keeps
 `--in-flight` calls of 1 MB going to another process, which sends each body back; every 10 ms it makes a small call. In turns:
@@ -23,6 +23,7 @@ import multiprocessing
 import os
 import statistics
 import struct
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -305,12 +306,18 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--in-flight", type=int, default=4)
+    parser.add_argument("--layouts", default=",".join(LAYOUTS), help=f"of {', '.join(LAYOUTS)}")
+    parser.add_argument("--switch-ms", type=float, default=1e3 * sys.getswitchinterval(), help="of the interpreter (%(default)s)")
     args = parser.parse_args()
     if args.runs < 1 or args.seconds <= 0 or not 1 <= args.in_flight <= 64:
         parser.error("runs and seconds are positive, --in-flight is 1 to 64")
-    results: dict[str, list[dict[str, float]]] = {layout: [] for layout in LAYOUTS}
+    layouts = args.layouts.split(",")
+    if not set(layouts) <= set(LAYOUTS) or args.switch_ms <= 0:
+        parser.error(f"--layouts takes {', '.join(LAYOUTS)}; --switch-ms is positive")
+    sys.setswitchinterval(args.switch_ms / 1e3)
+    results: dict[str, list[dict[str, float]]] = {layout: [] for layout in layouts}
     for _ in range(args.runs):
-        for layout in LAYOUTS:
+        for layout in layouts:
             figures = run(layout, args)
             results[layout].append(figures)
             if not args.json:
