@@ -9,6 +9,7 @@ MESSAGE_BYTES_MAX = 16 * 1024
 MESSAGE_SLACK_BYTES = 512
 ITEMS_MAX = 256
 AVOID_MAX = 4
+SOUGHT_MAX = 16  # keys in one Seek
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from agent.dht.config import AVOID_MAX, ITEMS_MAX, MESSAGE_BYTES_MAX
+from agent.dht.config import AVOID_MAX, ITEMS_MAX, MESSAGE_BYTES_MAX, SOUGHT_MAX
 from agent.dht.records import Record
 from agent.errors import ProtocolViolation
 
@@ -131,13 +131,19 @@ class NearPeers(msgspec.Struct, array_like=True, tag=11, gc=False):
     peers: Annotated[list[RawPeer], Meta(max_length=64)]
 
 
+class Seek(msgspec.Struct, array_like=True, tag=13, gc=False):
+    """Whom are you connected to that is close to each of these keys? Answered by NearPeers, unless lost."""
+
+    keys: Annotated[list[RawKey], Meta(min_length=1, max_length=SOUGHT_MAX)]
+
+
 class Bridge(msgspec.Struct, array_like=True, tag=12, gc=False):
     """The overlay was split. Through me, this peer leads to the other part."""
 
     peer: RawPeer
 
 
-Message = Request | Ack | Answer | Store | Stored | Offer | Want | Ping | Pong | Near | NearPeers | Bridge
+Message = Request | Ack | Answer | Store | Stored | Offer | Want | Ping | Pong | Near | NearPeers | Bridge | Seek
 
 
 class Letter(msgspec.Struct, array_like=True):

@@ -156,6 +156,8 @@ class DhtNode:
                 self._upkeep.on_near(peer, message)
             case messages.NearPeers():
                 self._upkeep.on_near_peers(peer, message)
+            case messages.Seek():
+                self._upkeep.on_seek(peer, message)
             case messages.Bridge():
                 self._reunion.on_bridge(peer, message)
 
@@ -241,7 +243,8 @@ class DhtNode:
             delivery = _Delivery(place, core.now + DELIVERY_S)
             self._deliveries[number] = delivery
             self._by_place[place] = number
-            core.at(delivery.expires_at, self._forget, number)
+            if len(self._deliveries) == 1:
+                core.at(delivery.expires_at, self._forget_old)
             core.effects.append(events.Deliver(number, leg.origin.peer, letter.kind, letter.body))
         if delivery.answer is not None:
             leg.sink.deliver([Result(item.index, *delivery.answer)])
@@ -259,9 +262,16 @@ class DhtNode:
             sink.deliver([Result(index, *delivery.answer)])
         delivery.sinks.clear()
 
-    def _forget(self, number: Any) -> None:
-        delivery = self._deliveries.pop(number)
-        del self._by_place[delivery.place]
+    def _forget_old(self, _: object) -> None:
+        """All that are over, and again soon while there are others: they last equally long, so the first are the oldest."""
+        while self._deliveries:
+            number = next(iter(self._deliveries))
+            delivery = self._deliveries[number]
+            if delivery.expires_at > self.core.now:
+                self.core.at(self.core.now + DELIVERY_S / 4, self._forget_old)
+                break
+            del self._deliveries[number]
+            del self._by_place[delivery.place]
 
 
 def _check_keys(keys: Any, space: KeySpace) -> None:

@@ -166,7 +166,9 @@ class Replication:
     # -- repair ------------------------------------------------------------------------------------------------------
 
     def neighbourhood_changed(self) -> None:
-        """A close neighbour came or went: look through the records soon."""
+        """A close neighbour came or went: look through the records soon, if there are any."""
+        if not len(self._core.store):
+            return
         self._schedule(self._core.config.repair_delay_s * (0.5 + self._core.rng.random()))
 
     def _schedule(self, delay_s: float) -> None:
@@ -179,9 +181,10 @@ class Replication:
         if when != self._pass_at:
             return  # an earlier one was scheduled since
         self._pass_at = float("inf")
-        if not self._pass:
-            self._core.at(self._core.now, self._step)
+        going_on = bool(self._pass)
         self._pass = list(self._core.store.keys())
+        if self._pass and not going_on:
+            self._core.at(self._core.now, self._step)
         self._schedule(self._core.config.repair_period_s * (0.75 + 0.5 * self._core.rng.random()))
 
     def _step(self, _: object) -> None:

@@ -125,13 +125,18 @@ class Router:
         config = core.config
         origin = core.space.contact(request.origin)
         full = len(self._forwards) >= config.relays_max or self._per_source.get(peer, 0) >= config.relays_per_peer_max
-        if full or origin.peer == core.me.peer or any(len(i.key) != core.space.key_bytes for i in request.items):
+        if full or origin is core.me or origin.peer == core.me.peer:
             return
+        key_bytes = core.space.key_bytes
+        for item in request.items:
+            if len(item.key) != key_bytes:
+                return
         sink = RemoteSink(core, peer, request.hop)
         leg = Leg(request.token, request.kind, request.path, origin, sink, source=peer)
         leg.hops_left = min(request.hops_left, config.hop_limit)
         leg.deadline = core.now + min(request.timeout_ms / 1000, config.relay_timeout_max_s)
-        leg.avoid = [core.space.contact(raw).peer for raw in request.avoid]
+        if request.avoid:
+            leg.avoid = [core.space.contact(raw).peer for raw in request.avoid]
         self.route(leg, request.items)
         if not sink.answered:
             sink.acknowledge_later()

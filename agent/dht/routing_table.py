@@ -10,7 +10,7 @@ from collections.abc import Container, Iterator
 from heapq import nsmallest
 
 from agent.dht.config import DhtConfig
-from agent.dht.keys import Contact, bucket_of, stratum_of
+from agent.dht.keys import Contact, stratum_of
 from agent.identity import PeerId
 
 FAR = 1 << 256  # further than any key
@@ -66,11 +66,14 @@ class RoutingTable:
             return False
         self.forget(contact.peer)
         self.connected[contact.peer] = Neighbour(contact, now)
-        self._siblings = None
-        bucket = bucket_of(self.me.key, contact.key)
+        distance = contact.key ^ self.me.key
+        if distance < self._reach:
+            self._siblings = None
+        bucket = distance.bit_length() - 1
         self._buckets.setdefault(bucket, []).append(contact)
-        self._count_strata(bucket)
         if bucket >= 0:
+            stratum = 1 << stratum_of(contact.key, bucket, self._config.stratum_bits)
+            self._strata[bucket] = self._strata.get(bucket, 0) | stratum
             self._mask |= 1 << bucket
         return True
 
@@ -79,8 +82,10 @@ class RoutingTable:
         neighbour = self.connected.pop(peer, None)
         if neighbour is None:
             return None
-        self._siblings = None
-        bucket = bucket_of(self.me.key, neighbour.contact.key)
+        distance = neighbour.contact.key ^ self.me.key
+        if distance <= self._reach:
+            self._siblings = None
+        bucket = distance.bit_length() - 1
         contacts = [c for c in self._buckets[bucket] if c.peer != peer]
         if contacts:
             self._buckets[bucket] = contacts
@@ -194,7 +199,8 @@ class RoutingTable:
         most crowded stratum the newest, since old connections have shown that they last (Kademlia, section 4.1)."""
         config = self._config
         spared = {c.peer for c in self.siblings()}
-        kept = {p for p, n in self.connected.items() if n.keep_until > now or n.opened_at > now - config.newcomer_s}
+        recent = now - config.newcomer_s
+        kept = {p for p, n in self.connected.items() if n.keep_until > now or n.opened_at > recent}
         crowd = self._crowd(spared | kept)
         if crowd:
             return max(crowd, key=lambda c: (self.connected[c.peer].opened_at, c.key))
@@ -213,6 +219,7 @@ class RoutingTable:
         return max(crowds.items(), key=lambda entry: (len(entry[1]), *entry[0]), default=(None, []))[1]
 
     def _count_strata(self, bucket: int) -> None:
+        """After a loss."""
         mask = 0
         if bucket >= 0:
             for contact in self._buckets.get(bucket, ()):
@@ -224,4 +231,9 @@ class RoutingTable:
 
     def _sorted(self, bucket: int, key: int) -> list[Contact]:
         contacts = self._buckets[bucket]
-        return contacts if len(contacts) == 1 else sorted(contacts, key=lambda c: c.key ^ key)
+        if len(contacts) == 1:
+            return contacts
+        if len(contacts) == 2:  # half of the buckets that are asked for have no more
+            a, b = contacts
+            return contacts if a.key ^ key < b.key ^ key else [b, a]
+        return sorted(contacts, key=lambda c: c.key ^ key)

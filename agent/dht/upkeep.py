@@ -1,18 +1,17 @@
 """Keeping a node well connected: joining, siblings, buckets, dials, suspects, and too many connections.
 
 A node asks for the peers near its own key, over different neighbours, soon after any change and ever more rarely while nothing
-changes; it connects to those that belong among its siblings. It looks for one connection in each part of each bucket above its
-siblings. Nothing here depends on a single message: whatever is lost is asked for again.
+changes; it connects to those that belong among its siblings. Above these, buckets.py seeks connections. Nothing here depends on
+a single message: whatever is lost is asked for again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from agent.dht.core import Core
+from agent.dht.buckets import Buckets
+from agent.dht.core import Core, Timer
 from agent.dht.events import Connect, Disconnect, Settled
-from agent.dht.keys import Contact, bucket_of, stratum_of
-from agent.dht.messages import Near, NearPeers, Ping
+from agent.dht.keys import Contact, stratum_of
+from agent.dht.messages import Near, NearPeers, Ping, Seek
 from agent.dht.operations import Found, Operations
 from agent.dht.replication import Replication
 from agent.dht.routing_table import Neighbour
@@ -21,33 +20,33 @@ from agent.identity import PeerId
 NEWCOMERS_MAX = 8  # new siblings that are remembered to be asked
 FAILURES_MAX = 256  # peers whose failed dials are remembered
 FAILURES_FORGET = 5  # failed dials after which a contact is forgotten
+FIRST_DIALS = 2  # siblings that a newcomer dials before it knows anybody who is near
 
 
 class Upkeep:
     """Decides whom to connect to and whom to let go."""
 
     __slots__ = (
-        "_check_s", "_checks", "_core", "_dialing", "_dials", "_failures", "_looking", "_newcomers", "_next_check",
-        "_next_refresh", "_operations", "_replication", "_round", "_round_s", "_settled", "_trimming",
+        "_all_spared", "_buckets", "_check_s", "_checks", "_core", "_dialing", "_dials", "_failures", "_looking", "_newcomers",
+        "_next_check", "_operations", "_replication", "_settled", "_trimming",
     )  # fmt: skip
 
     def __init__(self, core: Core, operations: Operations, replication: Replication) -> None:
         self._core = core
         self._operations = operations
         self._replication = replication
+        self._buckets = Buckets(core, operations, self._dial_far, self.heard)
         self._check_s = core.config.check_min_s
         self._next_check = float("inf")
         self._newcomers: list[PeerId] = []  # new siblings that have yet to be asked for their neighbours
         self._dialing = False  # siblings are wanted that have not been dialed
         self._looking = False  # a look among the siblings is due
         self._checks = 0  # answered
-        self._dials: dict[PeerId, float] = {}  # -> when it is given up
+        self._dials: dict[PeerId, Timer] = {}  # -> which gives it up
         self._failures: dict[PeerId, tuple[int, float]] = {}  # failed dials, when the next is allowed
-        self._round: list[tuple[int, int]] = []  # strata that this round has yet to look at
-        self._next_refresh = float("inf")
-        self._round_s = core.config.refresh_first_s
         self._settled = False
         self._trimming = False
+        self._all_spared = False  # nobody was found that could be closed; looking takes long
         core.on_miss = self.missed
 
     # -- what happens ------------------------------------------------------------------------------------------------
@@ -55,14 +54,15 @@ class Upkeep:
     def opened(self, peer: PeerId) -> None:
         core = self._core
         contact = core.space.contact(peer)
-        self._dials.pop(peer, None)
+        self._dial_ended(peer)
         self._failures.pop(peer, None)
         if not core.table.add(contact, core.now):
             return
         self._changed(contact)
         if len(core.table.connected) == 1:
-            self._refresh_later(core.config.refresh_step_s)
-        self._trim(None)
+            self._buckets.later()
+        if not self._all_spared or len(core.table.connected) > 1.5 * core.config.links_max:
+            self._trim()
         if self._dialing:
             self._dial_siblings()
         self._maybe_settled()
@@ -74,10 +74,10 @@ class Upkeep:
             self._changed(contact)
             # It may come back, and others may still say that it is there: do not dial it at once.
             self._fail(peer)
-            self._uncovered_by(contact)
+            self._buckets.lost(contact)
 
     def connect_failed(self, peer: PeerId) -> None:
-        if self._dials.pop(peer, None) is not None:
+        if self._dial_ended(peer):
             self._fail(peer)
             self._dial_siblings()
             self._maybe_settled()
@@ -86,17 +86,21 @@ class Upkeep:
         """Others named these peers. Those that belong among our siblings are dialed, those that fill a bucket remembered."""
         table = self._core.table
         me, bits, reach = self._core.me.key, self._core.config.stratum_bits, table.reach()
-        near = False
+        connected = table.connected
+        near = far = False
         for contact, via in peers:
-            if contact.peer in table.connected:
+            if contact.peer in connected:
                 continue
-            if contact.key ^ me < reach:
+            distance = contact.key ^ me
+            if distance < reach:
                 table.learn(contact, via)
                 near = near or contact.peer in table.known
             else:
-                bucket = bucket_of(me, contact.key)
-                if self._lacks(bucket, stratum_of(contact.key, bucket, bits)) and table.learn(contact, via):
-                    self._refresh_later(self._core.config.refresh_step_s)
+                bucket = distance.bit_length() - 1
+                if self._buckets.lacks(bucket, stratum_of(contact.key, bucket, bits)):
+                    far = table.learn(contact, via) or far
+        if far:
+            self._buckets.later()
         if near:
             self._dial_siblings()
 
@@ -137,8 +141,8 @@ class Upkeep:
             self._look_later(core.config.look_loss_s)
             self._check_s = min(self._check_s, core.config.check_loss_s)
             self._check_later(self._check_s * (0.25 + 0.5 * core.rng.random()))
-        if gained:
-            self._tell(contact.peer, ask=not self._settled)
+        if gained:  # a newcomer is about to ask some of them
+            self._tell(contact.peer, ask=False)
         self._replication.neighbourhood_changed()
 
     def _ask_newcomer(self, _: object) -> None:
@@ -184,10 +188,6 @@ class Upkeep:
         others = [peer for peer in table.connected if peer not in siblings]
         return others[self._core.rng.randrange(len(others))]
 
-    def _anyone(self) -> PeerId:
-        connected = list(self._core.table.connected)
-        return connected[self._core.rng.randrange(len(connected))]
-
     def _checked(self, found: list[Found]) -> None:
         if found:
             self._checks += 1
@@ -224,20 +224,36 @@ class Upkeep:
         core = self._core
         self.heard([(core.space.contact(raw), peer) for raw in message.peers[: core.config.answer_peers_max]])
 
+    def on_seek(self, peer: PeerId, message: Seek) -> None:
+        self._buckets.on_seek(peer, message)
+
     def _dial_siblings(self) -> None:
         """Dial known peers that belong among our siblings. What does not fit is dialed when another dial has ended."""
         now = self._core.now
         waiting = {peer for peer, (_, until) in self._failures.items() if until > now}
         self._dialing = False
-        for contact in self._core.table.wanted_siblings(waiting):
-            if not self._dial(contact) and contact.peer not in self._dials:
+        wanted = self._core.table.wanted_siblings(waiting)
+        first = FIRST_DIALS if self._checks <= 1 and self._is_far_from(wanted) else len(wanted)
+        for position, contact in enumerate(wanted):
+            if contact.peer not in self._dials and (position >= first or not self._dial(contact)):
                 self._dialing = True
 
+    def _is_far_from(self, wanted: list[Contact]) -> bool:
+        """True if nobody we are connected to is as near as these. Then the closest come first, and lead to the others: each
+        connection takes a way through the whole overlay otherwise."""
+        siblings, me = self._core.table.siblings(), self._core.me.key
+        return bool(wanted and siblings) and siblings[0].key ^ me > wanted[-1].key ^ me
+
     def _maybe_settled(self) -> None:
-        if not self._settled and self._checks and not self._dials:
+        if not self._settled and self._checks and not self._dialing and not self._dials_near():
             self._settled = True
             self._check_s = max(self._check_s, self._core.config.check_loss_s)
             self._core.effects.append(Settled())
+
+    def _dials_near(self) -> bool:
+        """True if a peer is being dialed that belongs among our siblings."""
+        core = self._core
+        return any(core.space.contact(peer).key ^ core.me.key < core.table.reach() for peer in self._dials)
 
     # -- dials -------------------------------------------------------------------------------------------------------
 
@@ -247,6 +263,10 @@ class Upkeep:
         self._core.table.learn(contact, introducer)
         self._dial(contact)
 
+    def _dial_far(self, contact: Contact) -> bool:
+        """Dial a peer that is no sibling: half of the dials are left to siblings. False if there is no room for it."""
+        return len(self._dials) < max(1, self._core.config.dials_max // 2) and self._dial(contact)
+
     def _dial(self, contact: Contact) -> bool:
         core = self._core
         peer = contact.peer
@@ -255,16 +275,15 @@ class Upkeep:
             return False
         if failed is not None and failed[1] > core.now:
             return False
-        until = core.now + core.config.dial_timeout_s
-        self._dials[peer] = until
+        self._dials[peer] = core.at(core.now + core.config.dial_timeout_s, self.connect_failed, peer)
         core.effects.append(Connect(peer))
-        core.at(until, self._dial_expired, peer)
         return True
 
-    def _dial_expired(self, peer: PeerId) -> None:
-        until = self._dials.get(peer)
-        if until is not None and until <= self._core.now:
-            self.connect_failed(peer)
+    def _dial_ended(self, peer: PeerId) -> bool:
+        timer = self._dials.pop(peer, None)
+        if timer is not None:
+            self._core.cancel(timer)
+        return timer is not None
 
     def _fail(self, peer: PeerId) -> None:
         core = self._core
@@ -278,7 +297,7 @@ class Upkeep:
 
     # -- too many ----------------------------------------------------------------------------------------------------
 
-    def _trim(self, _: object) -> None:
+    def _trim(self) -> None:
         """Close the connection that matters least, if there are too many; again later if there still are."""
         core = self._core
         if len(core.table.connected) <= core.config.links_max:
@@ -286,13 +305,14 @@ class Upkeep:
         victim = core.table.victim(core.now)
         if victim is not None:
             core.effects.append(Disconnect(victim.peer, "too many connections"))
+        self._all_spared = victim is None
         if not self._trimming:
             self._trimming = True
             core.at(core.now + core.config.newcomer_s / 10, self._trim_again)
 
     def _trim_again(self, _: object) -> None:
-        self._trimming = False
-        self._trim(None)
+        self._trimming = self._all_spared = False
+        self._trim()
 
     # -- suspects ----------------------------------------------------------------------------------------------------
 
@@ -317,82 +337,3 @@ class Upkeep:
             neighbour.misses += 1
             self._core.suspects[peer] = self._core.now + self._core.config.suspect_s
         self._probe(peer)
-
-    # -- buckets -----------------------------------------------------------------------------------------------------
-
-    def _refresh_later(self, delay_s: float) -> None:
-        when = self._core.now + delay_s * (0.75 + 0.5 * self._core.rng.random())
-        if when < self._next_refresh:
-            self._next_refresh = when
-            self._core.at(when, self._refresh, when)
-
-    def _uncovered_by(self, contact: Contact) -> None:
-        """A connection closed. If nothing else leads to that part of the key space, look for another there soon."""
-        core = self._core
-        bucket = bucket_of(core.me.key, contact.key)
-        stratum = stratum_of(contact.key, bucket, core.config.stratum_bits) if bucket >= 0 else 0
-        if self._lacks(bucket, stratum):
-            self._round.insert(0, (bucket, stratum))
-            self._round_s = core.config.refresh_first_s
-            self._refresh_later(core.config.refresh_step_s)
-
-    def _refresh(self, when: float) -> None:
-        """Look for a peer in the next part of a bucket that has no connection."""
-        if when != self._next_refresh:
-            return  # an earlier one was wanted since
-        self._next_refresh = float("inf")
-        core = self._core
-        if not core.table.connected:
-            return
-        if not self._round:
-            self._round = self._uncovered()
-        while self._round:
-            bucket, stratum = self._round.pop(0)
-            if not self._lacks(bucket, stratum):
-                continue
-            if not self._dial_known(bucket, stratum):
-                key = core.space.in_stratum(core.me.key, bucket, stratum, core.config.stratum_bits, core.rng)
-                # Without a connection that leads there, others have to know one.
-                start = None if core.table.closest_closer(key) is not None else self._anyone()
-                self._operations.find(core.space.encode(key), self._refreshed(bucket, stratum), starts=(start,))
-            break
-        if self._round:
-            self._refresh_later(core.config.refresh_step_s)
-        else:
-            self._refresh_later(self._round_s)
-            self._round_s = min(2 * self._round_s, core.config.refresh_period_s)
-
-    def _lacks(self, bucket: int, stratum: int) -> bool:
-        """True if a connection is wanted there. At the limit of connections one in each bucket has to do: requests still get
-        closer with every hop, only in smaller steps."""
-        table = self._core.table
-        if bucket <= table.sibling_bucket() or table.is_covered(bucket, stratum):
-            return False
-        return len(table.connected) < self._core.config.links_max or table.is_empty(bucket)
-
-    def _uncovered(self) -> list[tuple[int, int]]:
-        """Parts of buckets without a connection, widest bucket first, down to where the siblings cover everything."""
-        core = self._core
-        lowest = core.table.sibling_bucket()
-        strata: list[tuple[int, int]] = []
-        for bucket in range(core.space.bits - 1, lowest, -1):
-            parts = range(1 << min(core.config.stratum_bits, bucket))
-            strata += [(bucket, s) for s in parts if self._lacks(bucket, s)]
-        return strata
-
-    def _refreshed(self, bucket: int, stratum: int) -> Callable[[list[Found]], None]:
-        def found(named: list[Found]) -> None:
-            self.heard(named[: self._core.config.answer_peers_max])
-            self._dial_known(bucket, stratum)
-
-        return found
-
-    def _dial_known(self, bucket: int, stratum: int) -> bool:
-        core = self._core
-        if not self._lacks(bucket, stratum):
-            return False
-        me, bits = core.me.key, core.config.stratum_bits
-        fitting = [
-            c for c in core.table.known.values() if bucket_of(me, c.key) == bucket and stratum_of(c.key, bucket, bits) == stratum
-        ]
-        return bool(fitting) and self._dial(fitting[core.rng.randrange(len(fitting))])

@@ -75,6 +75,7 @@ def seeds_of_dht() -> list[bytes]:
         messages.Ping(1),
         messages.Near(True),
         messages.NearPeers([raw]),
+        messages.Seek([key]),
     ]
     return [
         *map(messages.encode, sent),

@@ -156,6 +156,7 @@ def a_message(rng: random.Random) -> bytes:
                 messages.Want(hop, [key]),
                 messages.Near(True),
                 messages.NearPeers([raw]),
+                messages.Seek([key]),
             ]
         )
     )

@@ -17,6 +17,7 @@ from agent.dht.messages import (
     Pong,
     Request,
     Result,
+    Seek,
     Status,
     Store,
     Stored,
@@ -55,7 +56,7 @@ class Liar:
                 for record in message.records:
                     self._note(record)
                 world.utter(me, source, Stored(message.call))
-            case Near() if self.manner == "mislead":
+            case Near() | Seek() if self.manner == "mislead":
                 world.utter(me, source, NearPeers([self._made_up() for _ in range(16)]))
             case Request():
                 return self._request(world, me, source, message)

@@ -29,7 +29,7 @@ DIAL = "dial"  # the kind of a routed offer
 ENTRANCES_KNOWN = 8  # bootstrap addresses that a peer has cached
 LINK_GAP_S = 1e-6  # between two messages on a link: 1e-9 would vanish beside a Unix time, and with it their order
 REJOIN_S = (1.0, 8.0)  # after how long a peer without any link goes to a bootstrap peer again
-KINDS = ("", "Request", "Ack", "Answer", "Store", "Stored", "Offer", "Want", "Ping", "Pong", "Near", "NearPeers", "Bridge")
+KINDS = tuple("- Request Ack Answer Store Stored Offer Want Ping Pong Near NearPeers Bridge Seek".split())
 
 
 class SimPeer:
