@@ -1,12 +1,16 @@
-"""When to behave as CUBIC does: what leaves a CUBIC flow its share of a link, and does not give ours away (RFC 9438).
+"""When to behave as CUBIC does, and when not: what leaves a CUBIC flow its share of a link, and does not give ours away.
 
 A queue that overflows, with more loss than the path has of its own, is contested, or too short for us. CUBIC flows cut to 0.7
-of what they had and take it back along a cubic curve; while we follow the same curve, each keeps about its part. A flow
-that does not react to loss (BBR version 1) would then take all: so once we have given up three tenths of what we had, we
-stop yielding for a while.
+of what they had and take it back along a cubic curve (RFC 9438); while we follow the same curve, each keeps about its part.
+
+A flow that does not react to loss (BBR version 1) would then take all. It shows: what we gave up is gone at once, and the
+queue overflows again long before our curve is back, time after time. CUBIC flows cut too, and need as long as we do. After
+a few such overflows in a row we *press* for a while, that is, we do as that flow does, and then try again to yield.
 """
 
 from __future__ import annotations
+
+from agent.net.sctp.path_model import PathModel
 
 CUT = 0.7
 """CUBIC's beta."""
@@ -16,30 +20,39 @@ PACKET_BYTES = 1448
 """The packet of a TCP beside us: the curve is in packets, and must not depend on how large ours are."""
 PATIENCE_ROUNDS = 4
 """Losses so many rounds after a cut may still be of the same overflow."""
-KEEP = 0.7
-"""Share of what we had lately below which we do not yield any more."""
-RATE_GAIN = 0.05
-MEMORY_S = 30.0
-"""What we had lately: in the last one to two such periods."""
-DEFIANCE_S = 10.0
+EARLY = 0.6
+"""An overflow is early if it comes before the curve has taken back so much of what was cut."""
+SOON_ROUNDS = 14
+"""With small windows the curve is back at once. Then an overflow counts, if for less, that comes so few rounds after the last
+cut (BBR version 1 probes every eighth round trip), or after a cut that has not let the queue get shorter."""
+EARLY_SCORE, SOON_SCORE = 2, 1
+PRESS_SCORE, PRESS_SCORE_AGAIN = 6, 4
+"""With so many points in a row nobody yields but us; the second when that was so a short while ago."""
+PRESS_S, PRESS_S_MAX = 10.0, 60.0
+"""How long to press; twice as long whenever it proves necessary again, up to the second."""
+PRESS_QUIET_S = 3.0
+"""Pressing ends early when no queue has overflowed for so long: then nobody presses against us."""
 BACKGROUND_GAIN = (0.05, 0.0125)
 """How fast the path's own loss is learnt, per round trip: without a queue, and with one, which a busy host always sees."""
 BACKGROUND_MAX = 0.02
 """More is never taken for usual: it may be our own bursts."""
 BACKGROUND_MARGIN, BACKGROUND_MORE = 2.0, 0.005
 """An overflow is more than so many times the usual loss, and so much more."""
+RARE_PACKETS = 0.15
+"""Where the path loses fewer packets than this in a round by itself, a single one lost at a full queue is an overflow."""
+FULL = 0.7
+"""A queue is full at this part of the longest one seen lately."""
 LOSS_PACKETS_MIN = 1.5
-"""One packet lost is no sign of anything, however short the round."""
 
 
 class Curve:
     """CUBIC's window after a cut (section 4.2), or Reno's if that grows faster (section 4.3). Bytes and seconds."""
 
-    def __init__(self, bytes_before: float, now: float, earlier: Curve | None) -> None:
-        self._cut_to = CUT * bytes_before / PACKET_BYTES
-        self._before = bytes_before / PACKET_BYTES
-        if earlier is not None and self._before < earlier._before:  # "fast convergence", section 4.7
-            self._before *= (1 + CUT) / 2
+    def __init__(self, bytes_before: float, now: float, earlier: Curve | None, *, cut: float = CUT) -> None:
+        self._cut_to = cut * bytes_before / PACKET_BYTES
+        self._before = self.packets_before = bytes_before / PACKET_BYTES
+        if cut < 1 and earlier is not None and self._before < earlier.packets_before:  # "fast convergence", section 4.7
+            self._before *= (1 + cut) / 2
         self._at = now
         self._k = (max(0.0, self._before - self._cut_to) / SCALE) ** (1 / 3)
 
@@ -50,6 +63,10 @@ class Curve:
         reno = self._cut_to + 3 * (1 - CUT) / (1 + CUT) * elapsed / max(rtt_s, 1e-3)
         return max(cubic, reno) * PACKET_BYTES
 
+    def is_early(self, now: float, rtt_s: float) -> bool:
+        """Whether little of what was cut has been taken back."""
+        return self.window(now, rtt_s) / PACKET_BYTES < self._cut_to + EARLY * (self._before - self._cut_to)
+
 
 class Yielding:
     """Tells overflow from the path's own loss, and says whether to yield to it."""
@@ -58,45 +75,56 @@ class Yielding:
         self.background = 0.0
         """Share of packets that the path usually loses."""
         self._cut_round: int | None = None
-        self._defiant_until = 0.0
-        self._most = [0.0, 0.0]
-        self._most_at = 0.0
-        self._rate = 0.0
+        self._early = 0
+        self._press_until = 0.0
+        self._press_s = PRESS_S
+        self._overflow_at = 0.0
+        self._queue_low_s = float("inf")
 
-    def round_ended(self, *, lost: int, total: int, packet_bytes: int, queued: bool) -> bool:
-        """Take what a round trip lost, in bytes; True if that was an overflow."""
+    def overflowed(self, model: PathModel, packet_bytes: int, now: float) -> bool:
+        """Whether the round trip that has just ended saw a queue overflow. To be asked once about each."""
+        self._queue_low_s = min(self._queue_low_s, model.queue_s)
+        lost, total = model.lost_bytes, model.acked_bytes + model.lost_bytes
+        queued = model.rtt_s > 1.1 * model.min_rtt + 0.001
         share = lost / total if total else 0.0
         usual = BACKGROUND_MARGIN * self.background + BACKGROUND_MORE
+        rare = self.background * total < RARE_PACKETS * packet_bytes
         self.background += BACKGROUND_GAIN[queued] * (min(share, BACKGROUND_MAX) - self.background)
-        return queued and lost > LOSS_PACKETS_MIN * packet_bytes and share > usual
+        full = model.queue_s > max(FULL * model.queue_full_s, 0.05 * model.min_rtt + 0.001)
+        found = (queued and lost > LOSS_PACKETS_MIN * packet_bytes and share > usual) or (lost > 0 and rare and full)
+        if found:
+            self._overflow_at = now
+        return found
 
-    def note_rate(self, rate: float, now: float) -> None:
-        """Remember what a round trip got: smoothed, as single ones are uneven where hosts are busy."""
-        self._rate += RATE_GAIN * (rate - self._rate)
-        if now > self._most_at + MEMORY_S:
-            self._most, self._most_at = [self._most[1], 0.0], now
-        self._most[1] = max(self._most[1], self._rate)
-
-    def yields(self, *, round_number: int, now: float) -> bool:
-        """Whether to yield, now that the queue has overflowed; `fresh_cut` says whether by a cut now."""
-        if self.defiant(now):
+    def yields(self, curve: Curve | None, model: PathModel, now: float) -> bool:
+        """Whether to cut now, after an overflow that is not of the last cut (see `patient`)."""
+        if self.presses(now):
             return False
-        if self._cut_round is not None and round_number < self._cut_round + PATIENCE_ROUNDS:
-            return True
-        if self._rate < KEEP * max(self._most):
-            self._defiant_until = now + DEFIANCE_S
+        again = now < self._press_until + 2 * PRESS_S
+        if curve is not None and curve.is_early(now, model.rtt_s):
+            self._early += EARLY_SCORE
+        elif self._cut_round is not None and (model.round < self._cut_round + SOON_ROUNDS or self._stood_full(model)):
+            self._early += SOON_SCORE
+        else:
+            self._early = 0
+        if self._early >= (PRESS_SCORE_AGAIN if again else PRESS_SCORE):
+            self._press_s = min(2 * self._press_s, PRESS_S_MAX) if again else PRESS_S
+            self._press_until = now + self._press_s
+            self._early = 0
             return False
-        self._cut_round = round_number
+        self._cut_round = model.round
+        self._queue_low_s = float("inf")
         return True
 
     def patient(self, round_number: int) -> bool:
         """Whether what is lost now may have been sent before our last cut took effect."""
         return self._cut_round is not None and round_number < self._cut_round + PATIENCE_ROUNDS
 
-    def defiant(self, now: float) -> bool:
-        """Whether we have stopped to yield."""
-        return now < self._defiant_until
+    def _stood_full(self, model: PathModel) -> bool:
+        return self._queue_low_s > FULL * model.queue_full_s
 
-    def fresh_cut(self, round_number: int) -> bool:
-        """Whether the last cut was made in this round, rather than before."""
-        return self._cut_round == round_number
+    def presses(self, now: float) -> bool:
+        """Whether we have stopped to yield, and somebody still presses against us."""
+        if now < self._press_until and now > self._overflow_at + PRESS_QUIET_S:
+            self._press_until = now
+        return now < self._press_until
