@@ -215,7 +215,10 @@ class Association:
             return packets
         if receiver.ack_due:
             receiver.tune(now, self.rtt.smoothed_s)
-            packets.append(self._framer.packet(sack_bytes(receiver.sack())))
+            sack = receiver.sack()
+            if sack.gaps:
+                sender.copies.path_loses(now)
+            packets.append(self._framer.packet(sack_bytes(sack)))
         if not self._shutdown.quiet:
             packets += sender.transmit(now)
             self._doubt_large_packets(sender, now)

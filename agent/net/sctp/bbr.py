@@ -20,7 +20,7 @@ from enum import Enum
 
 from agent.net.sctp.congestion import AckSample
 from agent.net.sctp.path_model import PathModel
-from agent.net.sctp.yielding import LOSS_PACKETS_MIN, Curve, Yielding
+from agent.net.sctp.yielding import LOSS_PACKETS_MIN, Answer, Curve, Yielding
 
 STARTUP_GAIN = 2.885
 DRAIN_GAIN = 1 / STARTUP_GAIN
@@ -55,6 +55,8 @@ FULL_GROWTH, FULL_ROUNDS = 1.25, 3
 PROBE_GROWTH, PROBE_ROUNDS = 1.1, 3
 """Going up goes on for so many rounds after the rate last grew by so much."""
 WINDOW_MIN_PACKETS = 8
+PACE_MIN_PACKETS = 2
+"""Per round trip: what was measured may be a trickle of control alone."""
 QUANTUM_S = 0.001
 """The sender paces no finer than this, so a few such quanta must fit into the window."""
 _NO_LIMIT = 1 << 60
@@ -156,7 +158,8 @@ class Bbr:
             self._contested = rounds + 1, since or now
         else:
             self._contested = 0, 0.0
-        self._peak = max(float(self.window), PEAK_DECAY * self._peak)
+        starting = model.round <= self._started_round + 2
+        self._peak = float(self.window) if starting else max(float(self.window), PEAK_DECAY * self._peak)
         return self._yielding.overflowed(model, payload, now)
 
     def _enter(self, phase: Phase, now: float) -> None:
@@ -256,10 +259,11 @@ class Bbr:
         if overflowed:
             window, until = self._resume
             before = max(min(in_flight, self.window), window if now < until else 0)
-            if self._yielding.yields(self._curve if self.phase is Phase.YIELD else None, model, now):
+            answer = self._yielding.answer(self._curve if self.phase is Phase.YIELD else None, model, now)
+            if answer is Answer.CUT:
                 self._curve = Curve(before, now, self._curve)
                 self._enter(Phase.YIELD, now)
-            else:
+            elif answer is Answer.PRESS:
                 self._press_phase, self._press_at = 0, now
                 self._enter(Phase.PRESS, now)
             self._high = self._low = _NO_LIMIT
@@ -313,7 +317,7 @@ class Bbr:
         pace = (DRAINING_GAIN if self.phase is Phase.CRUISE and self._queue_stands else gain) * rate
         if self.phase is Phase.STARTUP:  # what we know is from a few packets yet: never slow down for it
             pace = max(pace, self.pacing_rate or STARTUP_GAIN * self._initial_window / model.min_rtt)
-        self.pacing_rate = pace
+        self.pacing_rate = max(pace, PACE_MIN_PACKETS * self._payload / model.min_rtt)
         wanted = int(max(min(self._target(sample, product), self._window_max), WINDOW_MIN_PACKETS * self._payload))
         if self.phase is Phase.STARTUP:
             wanted = max(wanted, self._initial_window)

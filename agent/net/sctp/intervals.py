@@ -21,3 +21,15 @@ def newly_covered(old: Sequence[Interval], new: Sequence[Interval]) -> Iterator[
             index += 1
         if position <= end:
             yield position, end
+
+
+def shifted(relative: Sequence[Interval], base: int, last: int) -> list[Interval]:
+    """Return intervals that count from `base`, as a peer gave them, as absolute ones above it up to `last`, put in order."""
+    absolute = []
+    floor = base + 1
+    for start, end in relative:
+        first, final = max(base + start, floor), min(base + end, last)
+        if first <= final:
+            absolute.append((first, final))
+            floor = final + 1
+    return absolute

@@ -62,6 +62,13 @@ class Outbound:
     def __bool__(self) -> bool:
         return self.queued_bytes > 0
 
+    @property
+    def urgent(self) -> bool:
+        """Whether the next part is of a stream that goes before the usual ones."""
+        if self._current is not None:
+            return self._level(self._current.stream) < DEFAULT_PRIORITY
+        return bool(self._levels) and self._levels[0] < DEFAULT_PRIORITY and bool(self._turns[self._levels[0]])
+
     def put(self, stream: int, protocol: int, data: memoryview) -> None:
         """Queue one message of at least one byte."""
         if not len(data):

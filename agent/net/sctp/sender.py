@@ -17,9 +17,11 @@ from collections.abc import Iterable
 from agent.errors import LinkClosed, ProtocolViolation
 from agent.net.sctp.config import PACKET_BYTES_BASE
 from agent.net.sctp.congestion import AckSample, CongestionControl
+from agent.net.sctp.copies import Copies
 from agent.net.sctp.express import fragment_packets
-from agent.net.sctp.intervals import newly_covered
+from agent.net.sctp.intervals import newly_covered, shifted
 from agent.net.sctp.outbound import Outbound, Part
+from agent.net.sctp.pacing import Pacer
 from agent.net.sctp.packet import DATA_HEADER_BYTES, IDATA_HEADER_BYTES, MASK_32, Framer, Sack
 from agent.net.sctp.rtt import RttEstimator
 from agent.net.sctp.sent import ACKED, IN_FLIGHT, LOST, SenderCounts, SenderStart, Sent
@@ -27,8 +29,8 @@ from agent.net.sctp.sent import ACKED, IN_FLIGHT, LOST, SenderCounts, SenderStar
 REORDER_PACKETS = 3
 BURST_PACKETS = 128
 """Most packets that one `transmit` returns; the host calls again."""
-PACING_QUANTUM_S = 0.001
-"""How much of the paced rate goes out at once: hosts' timers are no finer."""
+URGENT_BYTES_MAX = 16_384
+"""What streams that go first may have in flight beyond the congestion window, and beyond the pace."""
 TIMEOUTS_MAX = 10
 """Retransmission timeouts after which the peer is given up, if the first missing chunk is still the same (RFC 9260
 Association.Max.Retrans). Acknowledgements of later chunks do not count: they may be the same ones over and over."""
@@ -54,6 +56,7 @@ class Sender:
         self.unacknowledged = 0
         """Payload bytes sent at least once and not acknowledged."""
         self.congestion = congestion
+        self.copies = Copies()
         self._framer = framer
         self._outbound = outbound
         self._rtt = rtt
@@ -77,8 +80,7 @@ class Sender:
         self._delivered_at = 0.0
         self._window_limited = False
         self._app_limited = False
-        self._paced_until = 0.0
-        self._waiting_for_pace = False
+        self._pacer = Pacer(congestion)
         self._timer_base = 0.0
         self._silent_rounds = 0
         self._stalled_timeouts = 0
@@ -111,12 +113,18 @@ class Sender:
 
     def transmit(self, now: float) -> list[bytes]:
         """Return the packets to send now, at most BURST_PACKETS; the host calls until it gets none."""
-        limit = min(self.congestion.window, max(self._peer_window, 0 if self.in_flight else 1))
-        budget = allowed = self._paced_budget(now)
-        packets: list[bytes] = []
+        room = max(self._peer_window, 0 if self.in_flight else 1)
+        limit = min(self.congestion.window, room)
+        allowed, late = self._pacer.budget(now, self._payload_max)
+        self._app_limited = self._app_limited or late  # what is measured now is not the path's doing
         before = self.in_flight
-        while self._lost and self.in_flight < limit and budget > 0 and len(packets) < BURST_PACKETS:
-            sent = self._lost.popleft()
+        packets = self.copies.due(now)
+        budget = allowed - self._send_urgent(now, min(self.congestion.window + URGENT_BYTES_MAX, room), packets)
+        while self._lost and len(packets) < BURST_PACKETS:
+            sent = self._lost[0]
+            if not sent.urgent and (self.in_flight >= limit or budget <= 0):
+                break
+            self._lost.popleft()
             if sent.state == LOST:
                 self._repeat(sent, now)
                 packets.append(sent.packet)
@@ -124,15 +132,28 @@ class Sender:
         if not self._lost:
             budget = self._send_new(now, limit, budget, packets)
         self._window_limited = self._window_limited or self.in_flight + self._payload_max > self.congestion.window
-        self._waiting_for_pace = budget <= 0 and self.in_flight < limit and bool(self._lost or self._outbound)
+        self._pacer.waiting = budget <= 0 and self.in_flight < limit and bool(self._lost or self._outbound)
         self._app_limited = not self._lost and not self._outbound
         if packets:
             if not before:
                 self._timer_base = now
-            rate = self.congestion.pacing_rate
-            if rate:
-                self._paced_until += (allowed - budget) / rate
+            self._pacer.spend(allowed - budget)
         return packets
+
+    def _send_urgent(self, now: float, limit: int, packets: list[bytes]) -> int:
+        """Append what goes before everything else, whatever the pace; return its bytes."""
+        total = 0
+        while self._outbound.urgent and self.in_flight < limit and len(packets) < BURST_PACKETS:
+            part = self._outbound.cut(self._payload_max)
+            assert part is not None
+            if not self.unacknowledged:
+                self._delivered_at = now
+            packets += self._send_part(part, now)
+            sent = self._sent[-1]
+            sent.urgent = True
+            self.copies.plan(sent, now, self._rtt.smoothed_s)
+            total += sent.size
+        return total
 
     def _send_new(self, now: float, limit: int, budget: float, packets: list[bytes]) -> float:
         """Append packets with chunks that are sent for the first time; return what is left of the budget."""
@@ -186,18 +207,6 @@ class Sender:
         self._transmissions.append((self._order, sent))
         self._order += 1
 
-    def _paced_budget(self, now: float) -> float:
-        """Bytes that the pacing rate allows by now."""
-        rate = self.congestion.pacing_rate
-        if not rate:
-            return float("inf")
-        earliest = now - max(self.congestion.burst_s, 2 * self._payload_max / rate)
-        if self._paced_until < earliest:
-            # If that is because the host came late, what is measured now is not the path's doing.
-            self._app_limited = self._app_limited or self._waiting_for_pace
-            self._paced_until = earliest
-        return (now - self._paced_until) * rate
-
     # acknowledgements
 
     def sack(self, sack: Sack, now: float) -> None:
@@ -210,7 +219,7 @@ class Sender:
             return
         self._peer_window = sack.window
         self.counts.duplicates += len(sack.duplicates)
-        if sack.duplicates and self._rtt.smoothed_s is not None:
+        if self.copies.unexplained(sack.duplicates) and self._rtt.smoothed_s is not None:
             self._reorder_s = min(self._reorder_s + self._rtt.min_s / 4, self._rtt.smoothed_s)
         before = self._delivered
         self._newest = None
@@ -255,14 +264,7 @@ class Sender:
             self._newest_sent_at = self._newest.sent_at
 
     def _acknowledge_gaps(self, cumulative: int, gaps: list[tuple[int, int]]) -> None:
-        last = self._next_tsn - 1
-        absolute = []
-        floor = cumulative + 1
-        for start, end in gaps:
-            first, final = max(cumulative + start, floor), min(cumulative + end, last)
-            if first <= final:
-                absolute.append((first, final))
-                floor = final + 1
+        absolute = shifted(gaps, cumulative, self._next_tsn - 1)
         base = self._next_tsn - len(self._sent)
         for first, final in newly_covered(self._gaps, absolute):
             self._acknowledge(self._sent[first - base : final - base + 1])
@@ -279,6 +281,8 @@ class Sender:
         self._delivered_at = now
         reacted_before = self._recovery_order
         lost, new_round = self._find_lost(reacted_before)
+        if lost:
+            self.copies.path_loses(now)
         self.congestion.acked(
             AckSample(
                 now=now,
@@ -310,7 +314,7 @@ class Sender:
                     break
                 sent.state = LOST
                 self.in_flight -= sent.size
-                self._lost.append(sent)
+                (self._lost.appendleft if sent.urgent else self._lost.append)(sent)
                 lost += sent.size
                 new_round = new_round or order > recovery_order
             queue.popleft()
@@ -330,13 +334,10 @@ class Sender:
 
     def next_deadline(self) -> float | None:
         """When `tick` is wanted, or `transmit` because of pacing."""
-        deadline = None
+        deadlines = [self._pacer.next_time(), self.copies.next_due()]
         if self._head < len(self._sent):
-            deadline = self._timer_base + self._patience_s()
-        if self._waiting_for_pace:
-            paced = self._paced_until + PACING_QUANTUM_S / 2
-            deadline = paced if deadline is None else min(deadline, paced)
-        return deadline
+            deadlines.append(self._timer_base + self._patience_s())
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def tick(self, now: float) -> list[bytes]:
         """Return a probe if one is due; declare everything lost if that was in vain. Raises LinkClosed at the end."""
@@ -355,7 +356,7 @@ class Sender:
             self.black_hole_suspected = True
         self.counts.timeouts += 1
         self.congestion.timed_out(now)
-        self._paced_until = now
+        self._pacer.restart(now)
         self._recovery_order = self._order - 1
         self._lose_everything(withdrawn=self._stalled_timeouts >= TIMEOUTS_UNTIL_DOUBT)
         return []

@@ -28,6 +28,8 @@ class Sent(msgspec.Struct, gc=False):
     """Whether we had less to send than we were allowed."""
     state: int = IN_FLIGHT
     repeats: int = 0
+    urgent: bool = False
+    """Whether its stream goes before the usual ones."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ a few such overflows in a row we *press* for a while, that is, we do as that flo
 
 from __future__ import annotations
 
+from enum import Enum
+
 from agent.net.sctp.path_model import PathModel
 
 CUT = 0.7
@@ -22,12 +24,14 @@ PATIENCE_ROUNDS = 4
 """Losses so many rounds after a cut may still be of the same overflow."""
 EARLY = 0.6
 """An overflow is early if it comes before the curve has taken back so much of what was cut."""
-SOON_ROUNDS = 14
+SOON_ROUNDS = 12
 """With small windows the curve is back at once. Then an overflow counts, if for less, that comes so few rounds after the last
 cut (BBR version 1 probes every eighth round trip), or after a cut that has not let the queue get shorter."""
-EARLY_SCORE, SOON_SCORE = 2, 1
-PRESS_SCORE, PRESS_SCORE_AGAIN = 6, 4
+EARLY_SCORE, SOON_SCORE = 3, 1
+PRESS_SCORE, PRESS_SCORE_AGAIN = 8, 5
 """With so many points in a row nobody yields but us; the second when that was so a short while ago."""
+PRESS_AFTER_S = 1.5
+"""They must also go on for so long: the start-up of a newcomer does not. Until then what we have is held."""
 PRESS_S, PRESS_S_MAX = 10.0, 60.0
 """How long to press; twice as long whenever it proves necessary again, up to the second."""
 PRESS_QUIET_S = 3.0
@@ -40,9 +44,17 @@ BACKGROUND_MARGIN, BACKGROUND_MORE = 2.0, 0.005
 """An overflow is more than so many times the usual loss, and so much more."""
 RARE_PACKETS = 0.15
 """Where the path loses fewer packets than this in a round by itself, a single one lost at a full queue is an overflow."""
-FULL = 0.7
-"""A queue is full at this part of the longest one seen lately."""
+FULL, STILL_FULL = 0.7, 0.8
+"""A queue is full at this part of the longest one seen lately, and has not got shorter if it never fell below that."""
 LOSS_PACKETS_MIN = 1.5
+
+
+class Answer(Enum):
+    """To an overflow."""
+
+    CUT = "cut"
+    HOLD = "hold"
+    PRESS = "press"
 
 
 class Curve:
@@ -75,7 +87,7 @@ class Yielding:
         self.background = 0.0
         """Share of packets that the path usually loses."""
         self._cut_round: int | None = None
-        self._early = 0
+        self._early, self._early_since = 0, 0.0
         self._press_until = 0.0
         self._press_s = PRESS_S
         self._overflow_at = 0.0
@@ -96,32 +108,35 @@ class Yielding:
             self._overflow_at = now
         return found
 
-    def yields(self, curve: Curve | None, model: PathModel, now: float) -> bool:
-        """Whether to cut now, after an overflow that is not of the last cut (see `patient`)."""
+    def answer(self, curve: Curve | None, model: PathModel, now: float) -> Answer:
+        """What to do about an overflow that is not of the last cut (see `patient`); `curve` is the one that we are on."""
         if self.presses(now):
-            return False
+            return Answer.PRESS
         again = now < self._press_until + 2 * PRESS_S
         if curve is not None and curve.is_early(now, model.rtt_s):
             self._early += EARLY_SCORE
         elif self._cut_round is not None and (model.round < self._cut_round + SOON_ROUNDS or self._stood_full(model)):
             self._early += SOON_SCORE
         else:
-            self._early = 0
+            self._early, self._early_since = 0, now
         if self._early >= (PRESS_SCORE_AGAIN if again else PRESS_SCORE):
+            if now < self._early_since + PRESS_AFTER_S:
+                self._cut_round = model.round
+                return Answer.HOLD
             self._press_s = min(2 * self._press_s, PRESS_S_MAX) if again else PRESS_S
             self._press_until = now + self._press_s
             self._early = 0
-            return False
+            return Answer.PRESS
         self._cut_round = model.round
         self._queue_low_s = float("inf")
-        return True
+        return Answer.CUT
 
     def patient(self, round_number: int) -> bool:
-        """Whether what is lost now may have been sent before our last cut took effect."""
+        """Whether what is lost now may be of the overflow that was answered last."""
         return self._cut_round is not None and round_number < self._cut_round + PATIENCE_ROUNDS
 
     def _stood_full(self, model: PathModel) -> bool:
-        return self._queue_low_s > FULL * model.queue_full_s
+        return self._queue_low_s > STILL_FULL * model.queue_full_s
 
     def presses(self, now: float) -> bool:
         """Whether we have stopped to yield, and somebody still presses against us."""
