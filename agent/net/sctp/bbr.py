@@ -92,14 +92,21 @@ _PACING_GAIN = {
 class Bbr:
     """See CongestionControl and the module."""
 
-    def __init__(self, *, payload_bytes: int, initial_packets: int = 10, window_bytes_max: int = 16 << 20) -> None:
+    def __init__(
+        self,
+        *,
+        payload_bytes: int,
+        initial_packets: int = 10,
+        window_bytes_max: int = 16 << 20,
+        bridge_s_max: float = 0.1,
+    ) -> None:
         self.window = self._initial_window = initial_packets * payload_bytes
         self.pacing_rate: float | None = None
         self.burst_s = BURST_S
         self.phase = Phase.STARTUP
         self._payload = payload_bytes
         self._window_max = window_bytes_max
-        self._model = PathModel()
+        self._model = PathModel(bridge_s_max=bridge_s_max)
         self._yielding = Yielding()
         self._curve: Curve | None = None
         self._resume = (0.0, 0.0)

@@ -43,6 +43,9 @@ class SctpConfig:
     congestion: Literal["reno", "bbr"] = "bbr"
     """Loss-based (`congestion.py`) or model-based (`bbr.py`)."""
     congestion_window_bytes_max: int = 16 << 20
+    bridge_s: float = 0.1
+    """How long a host may be late, all the time, before the path runs empty (model-based control only). More keeps the rate up
+    on machines that are busy with other work; less keeps control quick beside bulk there. See docs/results.md."""
     heartbeat_s: float = 15.0
     """After so long without hearing from the peer, it is asked."""
     silence_s: float = 45.0
@@ -59,8 +62,12 @@ class SctpConfig:
             raise ValueError("window_bytes or streams out of range")
         if not 0 < self.heartbeat_s < self.silence_s or self.handshake_attempts < 1 or not 0 < self.port < 65536:
             raise ValueError("heartbeat_s, silence_s, handshake_attempts or port out of range")
+        if not 0 < self.bridge_s <= 1:
+            raise ValueError("bridge_s must be in (0, 1] seconds")
 
     def make_congestion(self) -> CongestionControl:
         """Return a fresh strategy."""
-        kind = Bbr if self.congestion == "bbr" else NewReno
-        return kind(payload_bytes=PACKET_BYTES_BASE, window_bytes_max=self.congestion_window_bytes_max)
+        size, most = PACKET_BYTES_BASE, self.congestion_window_bytes_max
+        if self.congestion == "bbr":
+            return Bbr(payload_bytes=size, window_bytes_max=most, bridge_s_max=self.bridge_s)
+        return NewReno(payload_bytes=size, window_bytes_max=most)

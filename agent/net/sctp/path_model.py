@@ -22,15 +22,14 @@ QUEUE_SEEN_S = 0.001
 LUMPS_S, LUMPS_PERIODS = 0.1, 5
 """Acknowledgements come in lumps where a host is busy. The largest lump of each period is noted, and the middle one of these
 is provided for: a single stall is not worth a queue, stalls all the time are."""
-AGGREGATION_S_MAX = 0.1
-"""But no more than this long at the known rate."""
 _NEVER = float("inf")
 
 
 class PathModel:
     """Feed it every acknowledgement, then look at it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, bridge_s_max: float = 0.1) -> None:
+        """`bridge_s_max`: acknowledgements that come in lumps are provided for up to this long at the known rate."""
         self.round = 0
         """Rounds so far."""
         self.round_began = False
@@ -56,6 +55,7 @@ class PathModel:
         self._rtts = [0.0, 0.0, _NEVER]
         self._queue_full = [0.0, 0.0]
         self._queue_full_at = 0.0
+        self._bridge_s_max = bridge_s_max
         self._lump_at = 0.0
         self._lump_bytes = 0
         self._lump_largest = 0.0
@@ -167,5 +167,5 @@ class PathModel:
         if self._lump_bytes <= expected:
             self._lump_at, self._lump_bytes, expected = sample.now, 0, 0.0
         self._lump_bytes += sample.acked_bytes
-        extra = min(self._lump_bytes - expected, self.rate * AGGREGATION_S_MAX)
+        extra = min(self._lump_bytes - expected, self.rate * self._bridge_s_max)
         self._lump_largest = max(self._lump_largest, extra)

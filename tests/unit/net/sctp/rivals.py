@@ -1,7 +1,8 @@
 """Congestion controls that ours meets on the internet, after their specifications, for simulated shared paths.
 
-`Cubic` is RFC 9438, `BbrOne` the kernel's BBR (Cardwell et al. 2016, draft-cardwell-iccrg-bbr-congestion-control-00): what
-fills most of the internet. Both implement agent.net.sctp.congestion.CongestionControl.
+`Cubic` is RFC 9438 with the delay test of HyStart (RFC 9406), `BbrOne` the kernel's BBR (Cardwell et al. 2016,
+draft-cardwell-iccrg-bbr-congestion-control-00): what fills most of the internet. Both implement
+agent.net.sctp.congestion.CongestionControl.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Cubic:
         self._maximum = 0.0
         self._friendly = 0.0
         self._epoch: float | None = None
-        self._rtt_s = 0.1
+        self._rtt_s, self._min_rtt_s = 0.1, float("inf")
         self._acked = 0.0
 
     @property
@@ -34,11 +35,14 @@ class Cubic:
 
     def acked(self, sample: AckSample) -> None:
         self._rtt_s = sample.rtt_s or self._rtt_s
+        self._min_rtt_s = min(self._min_rtt_s, self._rtt_s)
         if sample.lost_bytes and sample.new_loss_round:
             self._lower()
         elif sample.lost_bytes or not sample.window_limited:
             return
         elif self._packets < self._threshold:
+            if self._packets > 16 and self._rtt_s > self._min_rtt_s + min(max(self._min_rtt_s / 8, 0.004), 0.016):
+                self._threshold = self._packets
             self._packets += sample.acked_bytes / self._payload
         else:
             self._grow(sample.now, sample.acked_bytes / self._payload)

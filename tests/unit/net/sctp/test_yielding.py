@@ -1,0 +1,81 @@
+"""CUBIC's curve, what counts as an overflow, and when to stop yielding."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.net.sctp.path_model import PathModel
+from agent.net.sctp.yielding import CUT, PRESS_AFTER_S, PRESS_QUIET_S, Answer, Curve, Yielding
+
+PACKET = 1448
+
+
+def model(*, lost: int = 0, queue_s: float = 0.03, round_number: int = 0) -> PathModel:
+    """A path of 40 ms with a queue, after a round with so many packets lost of 300."""
+    path = PathModel()
+    path._min_rtts[-1] = 0.04
+    path._queue_full[1] = 0.03
+    path.rtt_s = path.floor_s = 0.04 + queue_s
+    path.acked_bytes, path.lost_bytes = (300 - lost) * PACKET, lost * PACKET
+    path.round = round_number
+    return path
+
+
+def test_the_curve_begins_at_seven_tenths_and_comes_back():
+    curve = Curve(400 * PACKET, 10.0, None)
+    assert curve.window(10.0, 1.0) == pytest.approx(CUT * 400 * PACKET)
+    back_s = (0.3 * 400 / 0.4) ** (1 / 3)
+    assert curve.window(10.0 + back_s, 100.0) == pytest.approx(400 * PACKET)
+    assert curve.is_early(10.1, 100.0)
+    assert not curve.is_early(10.0 + back_s / 2, 100.0)
+
+
+def test_a_smaller_window_gives_room_to_newcomers():
+    earlier = Curve(400 * PACKET, 0.0, None)
+    curve = Curve(300 * PACKET, 5.0, earlier)
+    assert curve.window(5.0, 1.0) == pytest.approx(CUT * 300 * PACKET)
+    assert curve.window(12.0, 100.0) < 400 * PACKET
+
+
+def test_one_packet_lost_at_a_full_queue_is_an_overflow_where_nothing_is_lost_else():
+    assert Yielding().overflowed(model(lost=1), PACKET, 1.0)
+    assert not Yielding().overflowed(model(lost=1, queue_s=0.001), PACKET, 1.0)
+    assert not Yielding().overflowed(model(), PACKET, 1.0)
+
+
+def test_a_path_that_loses_by_itself_does_not_overflow():
+    yielding = Yielding()
+    for _ in range(300):
+        yielding.overflowed(model(lost=3, queue_s=0.0), PACKET, 1.0)
+    assert not yielding.overflowed(model(lost=3), PACKET, 2.0)
+    assert yielding.overflowed(model(lost=20), PACKET, 3.0)
+
+
+def test_whoever_never_yields_is_pressed_and_not_for_ever():
+    yielding, curve, answers = Yielding(), None, []
+    now = 0.0
+    for index in range(8):
+        now += 0.35
+        path = model(lost=3, round_number=8 * index)
+        assert yielding.overflowed(path, PACKET, now)
+        answers.append(yielding.answer(curve, path, now))
+        if answers[-1] is Answer.CUT:
+            curve = Curve(200 * PACKET, now, curve)
+    assert answers[0] is Answer.CUT
+    assert Answer.HOLD in answers
+    assert answers[-1] is Answer.PRESS
+    assert now > PRESS_AFTER_S
+    assert yielding.presses(now)
+    assert not yielding.presses(now + PRESS_QUIET_S + 0.1)
+
+
+def test_flows_that_yield_too_are_yielded_to():
+    yielding, curve = Yielding(), None
+    for index in range(10):
+        now = 6.0 * index
+        path = model(lost=1, round_number=100 * index)
+        yielding.overflowed(path, PACKET, now)
+        assert yielding.answer(curve, path, now) is Answer.CUT
+        assert yielding.patient(path.round + 3) and not yielding.patient(path.round + 4)
+        curve = Curve(200 * PACKET, now, curve)
+        yielding.overflowed(model(queue_s=0.01), PACKET, now + 1)
