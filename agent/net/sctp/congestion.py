@@ -32,7 +32,7 @@ class AckSample(msgspec.Struct, gc=False):
     delivered_before: int
     """The same total when the newest packet acknowledged here was sent."""
     interval_s: float
-    """The time over which the difference of the two was delivered."""
+    """The time over which the difference of the two was delivered; 0 if no packet says so."""
     app_limited: bool
     """Whether that packet was sent while we had less to send than we were allowed."""
 

@@ -121,7 +121,7 @@ class PathModel:
         if sample.rtt_s is not None:
             total, count, least = self._rtts
             self._rtts = [total + sample.rtt_s, count + 1, min(least, sample.rtt_s)]
-        self.round_began = sample.delivered_before >= self._round_ends
+        self.round_began = sample.interval_s > 0 and sample.delivered_before >= self._round_ends
         if not self.round_began:
             return
         now = sample.now

@@ -73,6 +73,7 @@ class Sender:
         self._order = 0
         self._newest: Sent | None = None
         self._newest_order = -1
+        self._plausible = 0.0  # what was repeated later than this has not been acknowledged yet
         self._newest_sent_at = 0.0
         self._recovery_order = -1
         self._reorder_s = 0.0
@@ -135,8 +136,7 @@ class Sender:
         self._pacer.waiting = budget <= 0 and self.in_flight < limit and bool(self._lost or self._outbound)
         self._app_limited = not self._lost and not self._outbound
         if packets:
-            if not before:
-                self._timer_base = now
+            self._timer_base = self._timer_base if before else now
             self._pacer.spend(allowed - budget)
         return packets
 
@@ -223,6 +223,7 @@ class Sender:
             self._reorder_s = min(self._reorder_s + self._rtt.min_s / 4, self._rtt.smoothed_s)
         before = self._delivered
         self._newest = None
+        self._plausible = now - self._rtt.min_s if self._rtt.smoothed_s is not None else now
         head = self._head + cumulative - head_tsn + 1
         covered = self._sent[self._head : head]
         self._acknowledge(covered)
@@ -244,7 +245,8 @@ class Sender:
         self._finish_sack(acked, now)
 
     def _acknowledge(self, chunks: Iterable[Sent]) -> None:
-        newest_order, in_flight, delivered = self._newest_order, self.in_flight, 0
+        """Repeated chunks acknowledged within less than a round trip are so for an earlier transmission (RFC 8985 6.2.2)."""
+        newest_order, plausible, in_flight, delivered = self._newest_order, self._plausible, self.in_flight, 0
         for sent in chunks:
             state = sent.state
             if state == ACKED:
@@ -253,15 +255,14 @@ class Sender:
                 in_flight -= sent.size
             sent.state = ACKED
             delivered += sent.size
-            if sent.order > newest_order:
+            if sent.order > newest_order and (not sent.repeats or sent.sent_at <= plausible):
                 newest_order = sent.order
                 self._newest = sent
         self.in_flight = in_flight
         self._delivered += delivered
         self.unacknowledged -= delivered
         if newest_order > self._newest_order and self._newest is not None:
-            self._newest_order = newest_order
-            self._newest_sent_at = self._newest.sent_at
+            self._newest_order, self._newest_sent_at = newest_order, self._newest.sent_at
 
     def _acknowledge_gaps(self, cumulative: int, gaps: list[tuple[int, int]]) -> None:
         absolute = shifted(gaps, cumulative, self._next_tsn - 1)
@@ -318,8 +319,7 @@ class Sender:
                 lost += sent.size
                 new_round = new_round or order > recovery_order
             queue.popleft()
-        if new_round:
-            self._recovery_order = self._order - 1
+        self._recovery_order = self._order - 1 if new_round else self._recovery_order
         return lost, new_round
 
     def _trim(self) -> None:
