@@ -46,12 +46,12 @@ def test_two_flows_share_within_two_to_one(strategy: str) -> None:
     assert one + other > 0.85
 
 
-@pytest.mark.parametrize(("queue", "least"), [(0.5, 0.1), (1.0, 0.15), (4.0, 0.14)])
-def test_bbr_and_reno_leave_each_other_room(queue: float, least: float) -> None:
+@pytest.mark.parametrize("queue", [0.5, 1.0, 4.0])
+def test_bbr_and_reno_leave_each_other_room(queue: float) -> None:
     flows = Flows(Path(queue_bytes=queue * PRODUCT), "bbr", "reno")
     flows.run(6 if queue < 2 else 18)  # NewReno's first overshoot fills a long queue for a while
     shares = flows.run(12)
-    assert min(shares) > least
+    assert min(shares) > 0.24
     assert sum(shares) > 0.85
 
 
