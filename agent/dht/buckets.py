@@ -122,11 +122,13 @@ class Buckets:
         core = self._core
         me, bits = core.me.key, core.config.stratum_bits
         fitting: dict[Stratum, list[Contact]] = {place: [] for place in self._round if self.lacks(*place)}
-        for contact in core.table.known.values():
-            bucket = bucket_of(me, contact.key)
-            place = (bucket, stratum_of(contact.key, bucket, bits))
-            if place in fitting:
-                fitting[place].append(contact)
+        buckets = {bucket for bucket, _ in fitting}
+        for contact in core.table.known.values() if buckets else ():
+            bucket = (contact.key ^ me).bit_length() - 1
+            if bucket in buckets:
+                place = (bucket, stratum_of(contact.key, bucket, bits))
+                if place in fitting:
+                    fitting[place].append(contact)
         self._round = []
         waiting: list[Stratum] = []
         for place, contacts in fitting.items():

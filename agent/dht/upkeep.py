@@ -10,7 +10,7 @@ from __future__ import annotations
 from agent.dht.buckets import Buckets
 from agent.dht.core import Core, Timer
 from agent.dht.events import Connect, Disconnect, Settled
-from agent.dht.keys import Contact, stratum_of
+from agent.dht.keys import Contact, bucket_of, stratum_of
 from agent.dht.messages import Near, NearPeers, Ping, Seek
 from agent.dht.operations import Found, Operations
 from agent.dht.replication import Replication
@@ -265,7 +265,13 @@ class Upkeep:
 
     def _dial_far(self, contact: Contact) -> bool:
         """Dial a peer that is no sibling: half of the dials are left to siblings. False if there is no room for it."""
-        return len(self._dials) < max(1, self._core.config.dials_max // 2) and self._dial(contact)
+        table, config = self._core.table, self._core.config
+        if len(self._dials) >= max(1, config.dials_max // 2):
+            return False
+        expected = len(table.connected) + len(self._dials)
+        if expected >= config.links_max and not table.is_empty(bucket_of(table.me.key, contact.key)):
+            return False
+        return self._dial(contact)
 
     def _dial(self, contact: Contact) -> bool:
         core = self._core
