@@ -89,8 +89,9 @@ class DhtNode:
         What is due waits for `tick`, so that a host that was held up can hand in what came meanwhile before time-outs count.
         """
         core = self.core
-        core.now = max(core.now, now)
-        match event:
+        if now > core.now:
+            core.now = now
+        match event:  # the most frequent first, here and below
             case events.Received(peer, data):
                 self._received(peer, data)
             case events.PeerOpened(peer):
@@ -138,10 +139,14 @@ class DhtNode:
         match message:
             case messages.Request():
                 self._router.on_request(peer, message)
-            case messages.Ack():
-                self._router.on_ack(peer, message)
             case messages.Answer():
                 self._router.on_answer(peer, message)
+            case messages.Near():
+                self._upkeep.on_near(peer, message)
+            case messages.NearPeers():
+                self._upkeep.on_near_peers(peer, message)
+            case messages.Ack():
+                self._router.on_ack(peer, message)
             case messages.Store():
                 self._replication.on_store(peer, message)
             case messages.Stored():
@@ -152,10 +157,6 @@ class DhtNode:
                 self._replication.on_want(peer, message)
             case messages.Ping():
                 self.core.send(peer, messages.Pong(message.call))
-            case messages.Near():
-                self._upkeep.on_near(peer, message)
-            case messages.NearPeers():
-                self._upkeep.on_near_peers(peer, message)
             case messages.Seek():
                 self._upkeep.on_seek(peer, message)
             case messages.Bridge():

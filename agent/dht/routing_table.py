@@ -146,14 +146,16 @@ class RoutingTable:
         bits = different & self._mask
         while bits and len(found) < n:
             bucket = bits.bit_length() - 1
-            found += self._sorted(bucket, key)
+            contacts = self._buckets[bucket]
+            found += contacts if len(contacts) == 1 else self._sorted(bucket, key)
             bits ^= 1 << bucket
         if len(found) < n and -1 in self._buckets:
             found += self._buckets[-1]
         bits = ~different & self._mask
         while bits and len(found) < n:
             low = bits & -bits
-            found += self._sorted(low.bit_length() - 1, key)
+            contacts = self._buckets[low.bit_length() - 1]
+            found += contacts if len(contacts) == 1 else self._sorted(low.bit_length() - 1, key)
             bits ^= low
         return found[:n]
 
