@@ -53,7 +53,9 @@ class Call:
     end: WireEnd | None = None
     wire_number: int = -1
     bulk: list[Call] = field(default_factory=list)
-    """Large calls that were under way on the same connection when it began."""
+    """Large calls whose request was being sent on the same connection when it began."""
+    came: bool = False
+    """Its request has reached the callee, whole."""
     then: Callable[[Call], None] = lambda call: None
 
     @property
@@ -111,7 +113,10 @@ class Calls:
         self.faults: list[str] = []
         self.open: dict[int, Call] = {}
         self.times: dict[str, list[float]] = {"small": [], "large": []}
-        self.overtook = [0, 0]  # small calls that began beside a large one: how many ended before it, and how many there were
+        self.overtook = [
+            0,
+            0,
+        ]  # small requests that began beside large ones: how many came before one of these, and how many there were
         self.peaks: Counter[str] = Counter()
         self.number = 0  # calls begun
         self._bytes = memoryview(rng.randbytes(2 * TENSOR_BYTES_MAX))
@@ -164,8 +169,7 @@ class Calls:
         header = msgspec.msgpack.encode(Said(call.number, offset))
         buffers = [self._bytes[offset : offset + call.size]] if call.size else []
         if call.small:
-            large = [c for (e, _), c in self._wired.items() if e is end and not c.small]
-            call.bulk = large if end.out.bulk_waits else []
+            call.bulk = [c for (e, _), c in self._wired.items() if e is end and not c.small and _is_moving(c)]
         try:
             number = end.request(PING if call.small else EXPERT, header, buffers, left_s)
         except HiveError as e:
@@ -213,9 +217,6 @@ class Calls:
         self.outcomes[how] += 1
         if how == ANSWERED:
             self.times["small" if call.small else "large"].append(call.took_s)
-            if call.bulk:
-                self.overtook[1] += 1
-                self.overtook[0] += any(not other.ended for other in call.bulk)
         call.then(call)
 
     def _too_late(self, call: Call) -> None:
@@ -234,6 +235,7 @@ class Calls:
                 if (end, event.call) in self._requested:
                     self.fault(f"call {event.call} came to {end.me.peer.short} twice")
                 self._requested.add((end, event.call))
+                self._came(msgspec.msgpack.decode(event.header, type=Said).number)
                 self._note_peaks(end)
                 self._callee(end.me).asked(end, event)
             case Cancelled(number):
@@ -254,6 +256,15 @@ class Calls:
                     self.fault(f"call {number} of {end.me.peer.short} failed after it had ended")
                 else:
                     self._ended(call, _name(error))
+
+    def _came(self, number: int) -> None:
+        call = self.open.get(number)
+        if call is None:
+            return
+        call.came = True
+        if call.bulk:
+            self.overtook[1] += 1
+            self.overtook[0] += any(not other.came for other in call.bulk)
 
     def _callee(self, peer: WiredPeer) -> Callee:
         found = self._callees.get(peer)
@@ -282,6 +293,12 @@ class Calls:
     def waiting(self) -> int:
         """Requests that live callees have not answered."""
         return sum(len(c.queue) + (c.working is not None) for peer, c in self._callees.items() if peer.alive)
+
+
+def _is_moving(call: Call) -> bool:
+    """Whether part of its request has still to be handed to the link, so that a message of no priority would wait for it."""
+    assert call.end is not None and call.end.connection is not None
+    return call.wire_number in call.end.connection._outbox._active
 
 
 def _name(error: HiveError) -> str:

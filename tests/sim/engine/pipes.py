@@ -61,11 +61,6 @@ class Pipe:
         self._bulk_sent_at += takes_s
         self._travel(lane, data, self._control_sent_at)
 
-    @property
-    def bulk_waits(self) -> bool:
-        """Bulk is being sent, or waits for it."""
-        return self._sending is not None
-
     def _takes(self, data: bytes) -> float:
         rate = self._links.bytes_per_s
         return len(data) / rate if rate else GAP_S

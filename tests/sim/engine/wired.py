@@ -23,6 +23,7 @@ from tests.sim.engine.wires import Identification, WireEnd
 from tests.sim.engine.world import EXPERIMENT, SimPeer, World
 
 METHOD = "dht"
+ROOM_BYTES = 1 << 20  # NetworkConfig.bulk_room_bytes
 HASHED_BYTES = 64  # of each frame, beside its length
 
 
@@ -42,12 +43,13 @@ class WiredPeer(SimPeer):
 class WiredWorld(World):
     """See the module. `on_events` gets what the connections tell their hosts, besides the DHT's messages."""
 
-    def __init__(self, seed: int = 0, *, wire: WireConfig | None = None, **settings: Any) -> None:
+    def __init__(self, seed: int = 0, *, wire: WireConfig | None = None, room_bytes: int = ROOM_BYTES, **settings: Any) -> None:
         super().__init__(seed, **settings)
         self.wire = wire or WireConfig()
+        self.room_bytes = room_bytes
         self.on_events: list[Callable[[WireEnd, Event], None]] = []
         self.on_opened: list[Callable[[WireEnd], None]] = []
-        self.violations: list[str] = []  # nobody lies here: there must be none
+        self.violations: list[str] = []  # of the protocol, or of a promise; nobody lies here, and there must be none
         self.handshakes = 0
         self.frames = [0, 0]
         self.buffered_most = 0
@@ -179,6 +181,13 @@ class WiredWorld(World):
         if me.ends.get(end.other) is end:
             del me.ends[end.other]
             self._close_end(me, end.other)
+
+    def end_should_know(self, end: WireEnd, notice_s: float) -> None:
+        """By now its pings must have told an end that its other end is gone."""
+        if end.me.busy_until > self.now - notice_s:  # it is slow, and has heard late what was said before
+            self.at(end.me.busy_until + notice_s, self.end_should_know, end, notice_s)
+        elif end.closed is None and end.me.alive and end.opened:
+            self.violations.append(f"{end.me.peer.short} did not notice within {notice_s} s that {end.other.short} is gone")
 
     def end_told(self, end: WireEnd, happened: Sequence[Event]) -> None:
         for event in happened:

@@ -17,7 +17,6 @@ from tests.sim.engine.pipes import Pipe
 if TYPE_CHECKING:
     from tests.sim.engine.wired import WiredPeer
 
-ROOM_BYTES = 1 << 20  # NetworkConfig.bulk_room_bytes
 LINK_MESSAGE_BYTES_MAX = 64 * 1024
 HANDSHAKE_S = 10.0
 CLOSING = b""  # what travels when an end closes its link in good order
@@ -28,12 +27,15 @@ class Owner(Protocol):
 
     now: float
     wire: WireConfig
+    room_bytes: int
 
     def at(self, when: float, act: object, *arguments: object) -> None: ...
 
     def end_opened(self, end: WireEnd) -> None: ...
 
     def end_closed(self, end: WireEnd, error: HiveError) -> None: ...
+
+    def end_should_know(self, end: WireEnd, notice_s: float) -> None: ...
 
     def end_told(self, end: WireEnd, happened: Sequence[Event]) -> None: ...
 
@@ -128,6 +130,9 @@ class WireEnd:
         """This end is gone, and says nothing: its peer has stopped, or its link has."""
         self.out.severed = True
         self.end(LinkClosed("gone"))
+        config = self._owner.wire
+        notice_s = (config.pings_unanswered_max + 2) * config.ping_period_s
+        self._owner.at(self._owner.now + notice_s, self._owner.end_should_know, self.far, notice_s)
 
     def end(self, error: HiveError) -> None:
         if self.closed is not None:
@@ -179,7 +184,7 @@ class WireEnd:
         """Send what there is room for, and set the timer."""
         if self.connection is None or self.closed is not None:
             return
-        for lane, data in self.connection.transmit(self._owner.now, ROOM_BYTES - self.out.buffered_bytes):
+        for lane, data in self.connection.transmit(self._owner.now, self._owner.room_bytes - self.out.buffered_bytes):
             self.out.send(Lane(lane), bytes(data))
         deadline = self.connection.next_deadline()
         if deadline is not None and deadline < self._wakes_at:
