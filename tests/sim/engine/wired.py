@@ -88,6 +88,9 @@ class WiredWorld(World):
     # -- links -------------------------------------------------------------------------------------------------------
 
     def link(self, a: PeerId, b: PeerId) -> None:
+        self._link(a, b, lambda: None)
+
+    def _link(self, a: PeerId, b: PeerId, failed: Callable[[], None]) -> None:
         """An offer of `a` has come as far as an open link: now both shake hands over it."""
         first, second = self.wired(a), self.wired(b)
         if not (first.alive and second.alive) or b in first.ends:
@@ -96,6 +99,7 @@ class WiredWorld(World):
         age = (self.now, self._links)
         one, two = WireEnd(self, first, b, age, initiator=True), WireEnd(self, second, a, age, initiator=False)
         one.far, two.far = two, one
+        one.failed = failed
         for end in (one, two):
             end.out = Pipe(self, self.links, self._parted(a, b), self._carry(end.far), end.pump)
             end.me.opening.append(end)
@@ -170,8 +174,8 @@ class WiredWorld(World):
         me = end.me
         if end in me.opening:
             me.opening.remove(end)
-            if end.initiator and me.alive:
-                self._handle(me, events.ConnectFailed(end.other))
+            if me.alive:
+                end.failed()
         self.buffered_most = max(self.buffered_most, end.out.buffered_most)
         if isinstance(error, ProtocolViolation):
             self.violations.append(f"{me.peer.short} closed its connection with {end.other.short}: {error}")

@@ -3,7 +3,7 @@ agent/net/connection.py drives them, on the simulation's clock."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -63,6 +63,7 @@ class WireEnd:
         self.opened = False
         self.closed: HiveError | None = None
         self.connection: Connection | None = None
+        self.failed: Callable[[], None] = lambda: None  # whom to tell if the handshake does not succeed
         self.out: Pipe
         self.far: WireEnd
         self._owner = owner

@@ -380,7 +380,11 @@ class World(Schedule):
         if other is None or not other.alive or not self.links.connects(peer.peer, target):
             failed()
         else:
-            self.link(peer.peer, target)
+            self._link(peer.peer, target, failed)
+
+    def _link(self, a: PeerId, b: PeerId, failed: Callable[[], None]) -> None:
+        """The path between two peers is open; where links have a handshake, it may yet fail."""
+        self.link(a, b)
 
     def tell_entrances(self, count: int) -> None:
         """From now on `count` random peers have an address of their own, and every peer knows some of these."""
