@@ -13,12 +13,14 @@ import json
 import random
 import time
 
-import hivemind
-from hivemind.moe.server.dht_handler import declare_experts, get_experts
-from hivemind.utils import get_dht_time
-
 
 def main() -> None:
+    began = time.perf_counter()
+    import hivemind
+    from hivemind.moe.server.dht_handler import declare_experts, get_experts
+    from hivemind.utils import get_dht_time
+
+    imports_s = time.perf_counter() - began
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("peers", 16), ("experts", 128), ("batch", 16), ("singles", 20), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -51,6 +53,7 @@ def main() -> None:
     result = {
         "engine": f"hivemind {hivemind.__version__}",
         "setup_s_per_peer": round(sum(each) / len(each), 3),
+        "imports_s": round(imports_s, 3),
         "store_ms_per_expert": round(1e3 * store_s / len(uids), 2),
         "bulk_get_ms_per_expert": round(1e3 * bulk_s / len(uids), 2),
         "fresh_get_ms": round(1e3 * sum(times) / len(times), 2),
