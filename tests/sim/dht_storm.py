@@ -20,6 +20,7 @@ from tests.sim.engine.chance import fork
 from tests.sim.engine.command import Run, main
 from tests.sim.engine.storm import Storm, Weather
 from tests.sim.engine.survey import Ring, components, leftovers, strangers
+from tests.sim.engine.wired import WiredWorld
 from tests.sim.engine.workload import Library
 from tests.sim.engine.world import SimPeer
 
@@ -33,7 +34,7 @@ READ_OVER_S = 20.0
 
 def scenario(run: Run) -> None:
     """See the module."""
-    world = run.world()
+    world = run.add(WiredWorld(run.seed)) if run.options["wired"] else run.world()
     grow(run, world)
     world.tell_entrances(max(3, int(BOOTSTRAPS * run.peers)))
     library = Library(world)
@@ -130,6 +131,7 @@ if __name__ == "__main__":
     options = [
         ("minutes", 5, "virtual minutes of storm"),
         ("faults", 0.5, "faults per peer and minute"),
-        ("lost", 0.01, "share of messages lost in the storm"),
+        ("lost", 0.01, "share of messages lost in the storm; with wires, of those that have to be sent again"),
+        ("wired", 0, "1: with the handshake and the connection machine of agent/wire on every link, for some hundred peers"),
     ]
     sys.exit(main("dht-storm", scenario, peers=300, options=options))

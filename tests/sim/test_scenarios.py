@@ -51,9 +51,9 @@ def test_liars_cannot_make_anyone_accept_a_forged_record() -> None:
     assert facts["lookups"] >= 0.99 and set(facts["outcomes"]) <= {"right", "silent", "missing"}
 
 
-@pytest.mark.parametrize("seed", [1, 7, 8])
-def test_after_a_storm_the_overlay_is_whole_and_holds_its_records(seed: int) -> None:
-    run = Run(peers=60, seed=seed, options={"minutes": 3, "faults": 2.0, "lost": 0.02})
+@pytest.mark.parametrize(("seed", "peers", "wired"), [(1, 60, 0), (7, 60, 0), (8, 60, 0), (1, 14, 1)])
+def test_after_a_storm_the_overlay_is_whole_and_holds_its_records(seed: int, peers: int, wired: int) -> None:
+    run = Run(peers=peers, seed=seed, options={"minutes": 3, "faults": 2.0, "lost": 0.02, "wired": wired})
     dht_storm.scenario(run)
     facts = passed(run)
     assert facts["readable_held"] == 1.0 and not facts["left_over"]
