@@ -12,6 +12,7 @@ import random
 from agent.errors import ProtocolViolation
 from agent.net.sctp.config import PACKET_BYTES_BASE, SctpConfig
 from agent.net.sctp.events import Ended
+from agent.net.sctp.express import leading_run
 from agent.net.sctp.packet import (
     CHUNKS_MAX,
     ChunkType,
@@ -87,9 +88,10 @@ def test_no_packet_gets_past_the_error_tree() -> None:
     framer.zero_checksum = True
     link = opened(rng, framer)
     packets = corpus(framer, rng)
-    refused = associations = 0
+    refused = associations = short = 0
     for number in range(PACKETS):
         packet = altered(packets[int(rng.random() * len(packets))], packets[number % len(packets)], rng)
+        short += leading_run([packet, packets[number % len(packets)]], 0, framer.tag) is not None
         try:
             _, chunks = parse(packet, zero_checksum=True)
         except ProtocolViolation:
@@ -99,7 +101,7 @@ def test_no_packet_gets_past_the_error_tree() -> None:
         if number % TO_ASSOCIATION == 0:
             end = link.ends[0].association
             link.now += 0.001
-            end.receive(packet, link.now)
+            end.receive_all([packet, packet], link.now)
             end.tick(link.now)
             end.transmit(link.now)
             ended = [event for event in end.events() if isinstance(event, Ended)]
@@ -109,6 +111,7 @@ def test_no_packet_gets_past_the_error_tree() -> None:
                 packets = corpus(framer, rng)
     assert 0.05 < refused / PACKETS < 0.95
     assert associations > 3
+    assert short > 0.001 * PACKETS
 
 
 def opened(rng: random.Random, framer: Framer) -> VirtualLink:
