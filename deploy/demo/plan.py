@@ -85,7 +85,8 @@ def parse(argv: Sequence[str]) -> Plan:
     """Read a command line. Raises ConfigError; `--help` ends the process as argparse does."""
     parser = Parser(
         prog="./hive demo",
-        description=f"Coordinator, experiment {EXPERIMENT} on real text, and agents as processes that train it peer to peer.",
+        description=f"Coordinator, experiment {EXPERIMENT} on real text, and agents as processes that train it peer to peer. "
+        "Of HIVE_* only HIVE_CHANNEL (fast or stock) reaches the agents.",
         epilog="example: ./hive demo --agents 3 --for 180 --headless --json --chaos coordinator@60",
         allow_abbrev=False,
     )

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,8 @@ READY_TIMEOUT_S = 60.0
 BOOTSTRAP_HEAD_START_S = 15.0
 """How long the others wait at most for agent 1 to be up, so that they find it."""
 SPACE_BYTES_MIN = 200 << 20
+PASSED_ON = frozenset({"HIVE_CHANNEL"})
+"""What agents may be told through the demo, to compare."""
 SHOWN_EVENTS = ("expert-lost", "error", "left")
 
 
@@ -119,11 +122,6 @@ class Demo:
                 f"only {free >> 20} MB are free at {self.state}; the demo needs {SPACE_BYTES_MIN >> 20}. Free some space."
             )
 
-    def _environment(self) -> dict[str, str]:
-        """Ours without HIVE_*: the demo says itself what its processes need."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("HIVE_")}
-        return {**kept, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-
     def _start_coordinator(self) -> None:
         directory = self.state / "coordinator"
         directory.mkdir(exist_ok=True)
@@ -131,7 +129,7 @@ class Demo:
             "coordinator",
             [sys.executable, "-m", "coordinator.serve", "--port", str(self.port)],
             self.state / "coordinator.log",
-            {**self._environment(), "HIVE_STATE_DIR": str(directory)},
+            {**child_environment(os.environ), "HIVE_STATE_DIR": str(directory)},
             ROOT,
         )
         deadline = time.monotonic() + READY_TIMEOUT_S
@@ -157,7 +155,9 @@ class Demo:
         (directory / EXPERIMENT / "status.json").unlink(missing_ok=True)
         command = [sys.executable, "-m", "agent.cli.main", "join", EXPERIMENT, "--coordinator", f"http://127.0.0.1:{self.port}"]
         command += ["--state-dir", str(directory), "--config", os.devnull, "--threads", "1", "--no-panel", *more]
-        child = processes.start(f"agent-{number}", command, self.state / f"agent-{number}.log", self._environment(), ROOT)
+        child = processes.start(
+            f"agent-{number}", command, self.state / f"agent-{number}.log", child_environment(os.environ), ROOT
+        )
         story = AgentStory(number=number)
         self.members.append(Member(number=number, directory=directory, child=child, tail=tail, story=story))
 
@@ -252,6 +252,12 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def child_environment(own: Mapping[str, str]) -> dict[str, str]:
+    """Ours without HIVE_*: the demo says itself what its processes need, but for PASSED_ON."""
+    kept = {name: value for name, value in own.items() if not name.startswith("HIVE_") or name in PASSED_ON}
+    return {**kept, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def _has_screen() -> bool:
