@@ -51,7 +51,7 @@ def scenario(run: Run) -> None:
 
 
 def storm(run: Run, world: World, library: Library, writers: dict[bytes, SimPeer]) -> None:
-    """Faults, and meanwhile writes and reads by whoever is alive."""
+    """Faults, and meanwhile writes and reads by whoever is alive. `writers`: which process wrote each record last."""
     rng = fork(run.seed, "storm")
     seconds = 60.0 * run.options["minutes"]
     bad = Storm(world, rng, Weather(fault_every_s=60.0 / (run.options["faults"] * run.peers)))
@@ -61,9 +61,10 @@ def storm(run: Run, world: World, library: Library, writers: dict[bytes, SimPeer
     end = world.now + seconds
     while world.now < end:
         key = rng.choice(list(library.written))
-        writer = writers[key]
-        if writer.alive:
-            library.write(names[key], writer.peer)
+        owner = world.peers[library.written[key].owner]
+        if owner.alive:  # perhaps it has crashed since it wrote last, and is back
+            library.write(names[key], owner.peer)
+            writers[key] = owner
         for _ in range(READS_PER_STEP):
             library.read(rng.choice(world.alive()), rng.choice(list(library.written)), kind="storm/")
         world.run(STEP_S)
@@ -114,7 +115,8 @@ def judge_owned(run: Run, world: World, library: Library, writers: dict[bytes, S
     run.note("readable_owned", library.share("right", kind="owned/"))
     run.note("outcomes", dict(sorted(library.reads.items())))
     run.note("failed", library.failed)
-    run.check(library.share("right", kind="owned/") == 1.0, f"records of live owners are not readable: {library.failed}")
+    wrong = library.share("right", kind="owned/") < 1.0
+    run.check(not (owned and wrong), f"records of live owners are not readable: {library.failed}")
 
 
 def read_once(world: World, library: Library, records: Iterable[Record], kind: str) -> None:
