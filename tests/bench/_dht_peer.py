@@ -53,7 +53,7 @@ async def obey(overlay: Overlay, command: dict[str, Any]) -> dict[str, Any]:
             times.append(time.perf_counter() - began)
             done += sum(count > 0 for count in counts[: len(experts)])
         else:
-            found = await overlay.get_many([str(uid) for uid in experts], eager=True)  # as the directory of experts reads
+            found = await overlay.get_many([str(uid) for uid in experts], eager=command["eager"])
             times.append(time.perf_counter() - began)
             done += sum(1 for uid in experts if any(read_lease(r, uid).uid == str(uid) for r in found.get(str(uid), ())))
     return {"times": times, "done": done}
