@@ -1,9 +1,10 @@
 """Where the network should run: in the agent's own process beside the training thread, or in a process of its own.
 
-    ./hive bench layout [--json] [--runs 3] [--seconds 8] [--layouts thread,process] [--switch-ms 5]
+    ./hive bench layout [--json] [--runs 3] [--seconds 8] [--layouts thread,process] [--switch-ms 5] [--rate 20]
 
 A caller trains a transformer block (torch, one thread, forward and backward) without a pause, and meanwhile keeps
-`--in-flight` calls of 1 MB going to another process, which sends each body back; every 10 ms it makes a small call. In turns:
+`--in-flight` calls of 1 MB going to another process, which sends each body back, as fast as they come or at `--rate`; every
+10 ms it makes a small call. In turns:
 
 thread   the event loop with the connections runs in the caller's main thread, training in another: what the agent does.
 process  the event loop runs in a process of its own; bodies travel through shared memory, copied once each way, and a pipe says
@@ -204,9 +205,15 @@ async def load(call: Call, args: argparse.Namespace) -> dict[str, float]:
     until = time.monotonic() + args.seconds
     moved, trips = 0, []
 
+    interval_s = args.in_flight * 2 * CALL_BYTES / (1e6 * args.rate) if args.rate else 0.0
+
     async def worker(slot: int) -> None:
         nonlocal moved
+        due = time.monotonic() + slot / args.in_flight * interval_s
         while time.monotonic() < until:
+            if args.rate:
+                await asyncio.sleep(due - time.monotonic())
+                due = max(due + interval_s, time.monotonic())
             await call(slot)
             moved += 2 * CALL_BYTES
 
@@ -307,13 +314,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--in-flight", type=int, default=4)
     parser.add_argument("--layouts", default=",".join(LAYOUTS), help=f"of {', '.join(LAYOUTS)}")
+    parser.add_argument("--rate", type=float, default=0.0, help="10^6 bytes per second both ways together (as fast as it goes)")
     parser.add_argument("--switch-ms", type=float, default=1e3 * sys.getswitchinterval(), help="of the interpreter (%(default)s)")
     args = parser.parse_args()
     if args.runs < 1 or args.seconds <= 0 or not 1 <= args.in_flight <= 64:
         parser.error("runs and seconds are positive, --in-flight is 1 to 64")
     layouts = args.layouts.split(",")
-    if not set(layouts) <= set(LAYOUTS) or args.switch_ms <= 0:
-        parser.error(f"--layouts takes {', '.join(LAYOUTS)}; --switch-ms is positive")
+    if not set(layouts) <= set(LAYOUTS) or args.switch_ms <= 0 or args.rate < 0:
+        parser.error(f"--layouts takes {', '.join(LAYOUTS)}; --switch-ms and --rate are positive")
     sys.setswitchinterval(args.switch_ms / 1e3)
     results: dict[str, list[dict[str, float]]] = {layout: [] for layout in layouts}
     for _ in range(args.runs):
