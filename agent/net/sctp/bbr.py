@@ -28,6 +28,8 @@ UP_GAIN, DOWN_GAIN = 1.25, 0.8
 WINDOW_GAIN = 2.0
 HEADROOM = 0.85
 LOSS_CUT = 0.85
+BURST_PRESS_S = 0.012
+"""While pressing, a late host must make good more of what it missed: its rival never misses anything."""
 PRESS_CYCLE = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 """BBR version 1 probes so, each for one round-trip time, and remembers rates for so many:"""
 PRESS_ROUNDS = 10
@@ -182,6 +184,8 @@ class Bbr:
             self._burst_short_until = now + BURST_SHORT_FOR_S
             self._react(sample, overflowed)
         self.burst_s = BURST_SHORT_S if now < self._burst_short_until else BURST_S
+        if self.phase is Phase.PRESS:
+            self.burst_s = BURST_PRESS_S
         if phase is Phase.STARTUP:
             self._check_full(sample)
         elif phase is Phase.DRAIN:
@@ -341,7 +345,8 @@ class Bbr:
             return self._curve.window(sample.now, model.rtt_s)
         if phase is Phase.PRESS:
             target = WINDOW_GAIN * model.rate_of(PRESS_ROUNDS) * model.min_rtt + quanta
-            return min(target, sample.in_flight + sample.acked_bytes) if model.round <= self._conserve_round else target
+            held = max(sample.in_flight + sample.acked_bytes, target / WINDOW_GAIN)  # less starves a late host
+            return min(target, held) if model.round <= self._conserve_round else target
         target = (STARTUP_GAIN if phase is Phase.STARTUP else WINDOW_GAIN) * product + bridge
         if phase not in (Phase.STARTUP, Phase.DRAIN):
             held = model.recent_rate * model.min_rtt + bridge + SURPLUS_BYTES
