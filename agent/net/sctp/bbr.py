@@ -45,8 +45,11 @@ DRAINING_GAIN, STANDING_S = 0.95, 0.001
 a twentieth of the round-trip time, this many seconds, and what bridges the lateness of hosts, we go a little slower."""
 SURPLUS_BYTES = 12_000
 """What we keep in the queue to see that the path is full; flows like ours then find equal parts."""
-CONTEST_ROUNDS, CONTEST_S = 10, 0.3
-"""A queue that stands so long, longer than we and some like us would make it, is kept by others, who would leave us nothing."""
+BRIDGE_S, BRIDGE_BYTES = 0.003, 512 << 10
+"""See SctpConfig."""
+CONTEST_ROUNDS, CONTEST_S, CONTEST_RTT_S = 10, 0.3, 0.005
+"""A queue that stands so long, longer than we and some like us would make it, is kept by others, who would leave us nothing.
+On paths shorter than the last of these, what stands is as well the lateness of the hosts: nothing is concluded there."""
 FLOOR_SAMPLES = 16
 """With so many samples the shortest round trip of a round is not the hosts' doing."""
 PEAK_DECAY = 0.99
@@ -100,7 +103,8 @@ class Bbr:
         payload_bytes: int,
         initial_packets: int = 10,
         window_bytes_max: int = 16 << 20,
-        bridge_s_max: float = 0.1,
+        bridge_s: float = BRIDGE_S,
+        bridge_bytes: int = BRIDGE_BYTES,
     ) -> None:
         self.window = self._initial_window = initial_packets * payload_bytes
         self.pacing_rate: float | None = None
@@ -108,7 +112,7 @@ class Bbr:
         self.phase = Phase.STARTUP
         self._payload = payload_bytes
         self._window_max = window_bytes_max
-        self._model = PathModel(bridge_s_max=bridge_s_max)
+        self._model = PathModel(bridge_s=bridge_s, bridge_bytes=bridge_bytes)
         self._yielding = Yielding()
         self._curve: Curve | None = None
         self._resume = (0.0, 0.0)
@@ -163,7 +167,7 @@ class Bbr:
         ours_s = 2 * SURPLUS_BYTES / max(model.recent_rate, 1.0)
         rounds, since = self._contested
         lateness_s = model.bridge_s if model.samples < FLOOR_SAMPLES else 0.0
-        if model.queue_s > standing_s + lateness_s + min(ours_s, 0.05 * model.min_rtt + 0.003):
+        if model.min_rtt > CONTEST_RTT_S and model.queue_s > standing_s + lateness_s + min(ours_s, 0.05 * model.min_rtt + 0.003):
             self._contested = rounds + 1, since or now
         else:
             self._contested = 0, 0.0

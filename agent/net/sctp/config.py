@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from agent.net.sctp.bbr import Bbr
+from agent.net.sctp.bbr import BRIDGE_BYTES, BRIDGE_S, Bbr
 from agent.net.sctp.congestion import CongestionControl, NewReno
 from agent.net.sctp.rtt import RttConfig
 
@@ -43,9 +43,11 @@ class SctpConfig:
     congestion: Literal["reno", "bbr"] = "bbr"
     """Loss-based (`congestion.py`) or model-based (`bbr.py`)."""
     congestion_window_bytes_max: int = 16 << 20
-    bridge_s: float = 0.1
-    """How long a host may be late, all the time, before the path runs empty (model-based control only). More keeps the rate up
-    on machines that are busy with other work; less keeps control quick beside bulk there. See docs/results.md."""
+    bridge_s: float = BRIDGE_S
+    """How late a host may be, time after time, before the path runs empty (model-based control only). More keeps the rate up on
+    machines that are busy with other work; less keeps control quick beside bulk there. See docs/results.md."""
+    bridge_bytes: int = BRIDGE_BYTES
+    """That lateness is bridged in any case with so many bytes in flight."""
     heartbeat_s: float = 15.0
     """After so long without hearing from the peer, it is asked."""
     silence_s: float = 45.0
@@ -62,12 +64,12 @@ class SctpConfig:
             raise ValueError("window_bytes or streams out of range")
         if not 0 < self.heartbeat_s < self.silence_s or self.handshake_attempts < 1 or not 0 < self.port < 65536:
             raise ValueError("heartbeat_s, silence_s, handshake_attempts or port out of range")
-        if not 0 < self.bridge_s <= 1:
-            raise ValueError("bridge_s must be in (0, 1] seconds")
+        if not 0 < self.bridge_s <= 1 or not 0 <= self.bridge_bytes <= self.congestion_window_bytes_max:
+            raise ValueError("bridge_s must be in (0, 1] seconds, bridge_bytes within the congestion window")
 
     def make_congestion(self) -> CongestionControl:
         """Return a fresh strategy."""
         size, most = PACKET_BYTES_BASE, self.congestion_window_bytes_max
         if self.congestion == "bbr":
-            return Bbr(payload_bytes=size, window_bytes_max=most, bridge_s_max=self.bridge_s)
+            return Bbr(payload_bytes=size, window_bytes_max=most, bridge_s=self.bridge_s, bridge_bytes=self.bridge_bytes)
         return NewReno(payload_bytes=size, window_bytes_max=most)

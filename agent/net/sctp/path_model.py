@@ -28,8 +28,8 @@ _NEVER = float("inf")
 class PathModel:
     """Feed it every acknowledgement, then look at it."""
 
-    def __init__(self, *, bridge_s_max: float = 0.1) -> None:
-        """`bridge_s_max`: acknowledgements that come in lumps are provided for up to this long at the known rate."""
+    def __init__(self, *, bridge_s: float, bridge_bytes: int) -> None:
+        """Lumps are provided for up to `bridge_s` at the known rate, or up to `bridge_bytes` if that is more."""
         self.round = 0
         """Rounds so far."""
         self.round_began = False
@@ -55,7 +55,7 @@ class PathModel:
         self._rtts = [0.0, 0.0, _NEVER]
         self._queue_full = [0.0, 0.0]
         self._queue_full_at = 0.0
-        self._bridge_s_max = bridge_s_max
+        self._bridge = bridge_s, bridge_bytes
         self._lump_at = 0.0
         self._lump_bytes = 0
         self._lump_largest = 0.0
@@ -161,11 +161,11 @@ class PathModel:
         """How much more is acknowledged at once than the rate explains."""
         if sample.now > self._lumps_at + LUMPS_S:
             self._lumps.append(self._lump_largest)
-            self.lump_bytes = sorted(self._lumps)[LUMPS_PERIODS // 2]
+            bridge_s, bridge_bytes = self._bridge
+            self.lump_bytes = min(sorted(self._lumps)[LUMPS_PERIODS // 2], max(bridge_s * self.rate, bridge_bytes))
             self._lumps_at, self._lump_largest = sample.now, 0.0
         expected = self.rate * (sample.now - self._lump_at)
         if self._lump_bytes <= expected:
             self._lump_at, self._lump_bytes, expected = sample.now, 0, 0.0
         self._lump_bytes += sample.acked_bytes
-        extra = min(self._lump_bytes - expected, self.rate * self._bridge_s_max)
-        self._lump_largest = max(self._lump_largest, extra)
+        self._lump_largest = max(self._lump_largest, self._lump_bytes - expected)

@@ -23,7 +23,7 @@ def run(path: PathModel, rounds: int, *, rtt_s: float = 0.05, start: float = 0.0
 
 
 def test_rate_delay_and_rounds():
-    path = PathModel()
+    path = PathModel(bridge_s=0.1, bridge_bytes=0)
     assert path.product == path.rate == path.recent_rate == path.queue_s == path.bridge_s == 0
     run(path, 10)
     assert path.rate == pytest.approx(1e6)
@@ -35,7 +35,7 @@ def test_rate_delay_and_rounds():
 
 
 def test_a_queue_that_others_keep_does_not_pass_for_distance():
-    path = PathModel()
+    path = PathModel(bridge_s=0.1, bridge_bytes=0)
     now = run(path, 10)
     for _ in range(MIN_RTT_PERIODS - 1):
         now = run(path, 220, rtt_s=0.09, start=now)
@@ -50,7 +50,7 @@ def test_a_queue_that_others_keep_does_not_pass_for_distance():
 
 
 def test_a_single_lump_is_forgotten_and_lumps_all_the_time_are_provided_for():
-    path = PathModel()
+    path = PathModel(bridge_s=0.1, bridge_bytes=0)
     now = run(path, 40)
     path.acked(sample(now + 0.0001, 60_000, int(1e6 * now) + 60_000, round_trip=False))
     now = run(path, 10 * LUMPS_PERIODS, start=now + 0.05)

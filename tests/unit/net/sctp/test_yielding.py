@@ -12,7 +12,7 @@ PACKET = 1448
 
 def model(*, lost: int = 0, queue_s: float = 0.03, round_number: int = 0) -> PathModel:
     """A path of 40 ms with a queue, after a round with so many packets lost of 300."""
-    path = PathModel()
+    path = PathModel(bridge_s=0.1, bridge_bytes=0)
     path._min_rtts[-1] = 0.04
     path._queue_full[1] = 0.03
     path.rtt_s = path.floor_s = 0.04 + queue_s
