@@ -47,7 +47,7 @@ class Peer:
         self._telemetry = Telemetry(who.identity.peer_id, LocalRecord(who.config.experiment_dir))
         self._parts = Parts(grids=who.manifest.model.grids())
         self._reporter = Reporter(self._telemetry, self._parts)
-        self._rng = random.Random()
+        self._rng = random.SystemRandom()  # tokens of searches must not be foreseen
         self._revisions = Revisions(who.manifest, self._newest_manifest, rng=self._rng)
         self._revisions.on_news = self._on_news
         self._leaving = asyncio.Event()

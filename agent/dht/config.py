@@ -54,17 +54,20 @@ class DhtConfig:
     hop_timeout_s: float = 1.2  # a neighbour that does not acknowledge by then is passed over
     attempt_timeout_s: float = 1.5  # without an answer by then the origin tries another path
     operation_timeout_s: float = 8.0
-    grace_s: float = 0.3  # how long the remaining paths are waited for after a useful answer
-    read_paths: int = 2
+    grace_s: float = 0.3  # how long the remaining paths are waited for after a useful answer; a careful read then tries another
+    read_paths: int = 2  # that an eager read begins with; a careful one with `read_confirmations`
     write_paths: int = 2
-    read_answers: int = 2  # that a read waits for, one a path: the newest records of all count
-    empty_answers: int = 3  # the same, while all say that there is nothing
-    paths_max: int = 8  # paths that one operation may try, retries included
+    read_confirmations: int = 3  # paths that have to confirm what all holders have signed; one more for each that has not
+    write_confirmations: int = 2  # the same for a write
+    witness_timeout_s: float = 0.6  # how long whoever answers a careful read waits for the other holders
+    paths_max: int = 12  # paths that one operation may try, retries included
     relays_max: int = 2048  # requests that a node has passed on and whose answer it awaits
     relays_per_peer_max: int = 512
     deliveries_max: int = 256  # routed messages whose handler is still at work
     operations_max: int = 1024  # operations of this node under way
     relay_timeout_max_s: float = 60.0  # how long a request may ask relays to wait
+    nothing_s: float = 3.0  # how long an eager read may be told that there was nothing, without asking again
+    nothing_max: int = 4096  # keys remembered for that
     # Records
     replicas: int = 5  # so that one record in 3,000 is lost when a fifth of all peers dies at once
     replicas_small: int = 3  # while the node sees at most `small_overlay` peers, itself included
@@ -100,7 +103,7 @@ class DhtConfig:
             raise ValueError("1 <= replicas_small <= replicas <= siblings does not hold")
         if self.links_max < 2 * self.siblings:
             raise ValueError("links_max must be at least twice siblings")
-        if max(self.read_paths, self.write_paths) > self.paths_max or self.paths_max > 255:
+        if max(self.read_paths, self.write_paths, self.read_confirmations) > self.paths_max or self.paths_max > 255:
             raise ValueError("paths_max must be at least the number of paths, and at most 255")
         if 2 * self.ack_delay_s > self.hop_timeout_s:
             raise ValueError("ack_delay_s must be at most half of hop_timeout_s")

@@ -11,8 +11,10 @@ from agent.dht.config import DhtConfig
 from agent.dht.events import Effect, Send
 from agent.dht.keys import Contact, KeySpace, bucket_of
 from agent.dht.messages import Message, encode
+from agent.dht.nothing import Nothing
 from agent.dht.records import RecordStore
 from agent.dht.routing_table import RoutingTable
+from agent.dht.statements import Seal
 from agent.identity import PeerId
 
 Timer = list[Any]  # when, number, callback or None once it is over, argument: a list, because heaps compare lists fast
@@ -28,22 +30,27 @@ class Core:
         "config",
         "effects",
         "me",
+        "nothing",
         "now",
         "on_miss",
         "rng",
+        "seal",
         "space",
         "store",
         "suspects",
         "table",
     )
 
-    def __init__(self, me: Contact, space: KeySpace, store: RecordStore, config: DhtConfig, rng: Random) -> None:
+    def __init__(self, me: Contact, space: KeySpace, store: RecordStore, config: DhtConfig, rng: Random, seal: Seal) -> None:
         self.me = me
         self.space = space
         self.store = store
         self.config = config
         self.rng = rng
+        self.seal = seal
         self.table = RoutingTable(me, config)
+        self.nothing = Nothing(config)
+        store.on_kept = self.nothing.forget
         self.now = 0.0
         self.effects: list[Effect] = []
         self.suspects: dict[PeerId, float] = {}  # connected peers that are passed over -> until when; few

@@ -59,7 +59,7 @@ class Get(msgspec.Struct, frozen=True):
 
 
 class Put(msgspec.Struct, frozen=True):
-    """Keep signed records. Done: list of how many replicas stored each."""
+    """Keep signed records. Done: list of how many holders signed that they keep each; 0 for less than half of them."""
 
     op: int
     records: Sequence[Record]

@@ -6,6 +6,7 @@
     republisher  republish.py     our own records again and again
     upkeep       upkeep.py        which connections to have
     reunion      reunion.py       one overlay again after a split
+    witnesses    witnesses.py     what holders sign, for careful reads
 
 Times are Unix seconds that never go backwards. What a neighbour sends is untrusted: anything malformed makes `handle` raise
 ProtocolViolation before any state has changed, and its host closes that connection.
@@ -28,7 +29,9 @@ from agent.dht.replication import Replication
 from agent.dht.republish import Republisher
 from agent.dht.reunion import Reunion
 from agent.dht.router import Leg, Router, Sink
+from agent.dht.statements import Seal
 from agent.dht.upkeep import Upkeep
+from agent.dht.witnesses import Witnesses
 from agent.errors import ProtocolViolation
 from agent.identity import PEER_ID_BYTES, PeerId
 
@@ -48,19 +51,24 @@ class _Delivery:
 
 
 class DhtNode:
-    """The machine. `verify` checks records' signatures (records.SignatureCheck; simulations pass cheaper ones)."""
+    """The machine. `verify` checks records' signatures (records.SignatureCheck), `seal` signs and checks statements
+    (statements.IdentitySeal); simulations pass cheaper ones."""
 
     __slots__ = (
-        "_by_place", "_deliveries", "_operations", "_replication", "_republisher", "_reunion", "_router", "_upkeep", "core",
+        "_by_place", "_deliveries", "_operations", "_replication", "_republisher", "_reunion", "_router", "_upkeep",
+        "_witnesses", "core",
     )  # fmt: skip
 
-    def __init__(self, peer: PeerId, config: DhtConfig, *, verify: Verify, rng: Random, space: KeySpace | None = None) -> None:
+    def __init__(
+        self, peer: PeerId, config: DhtConfig, *, verify: Verify, seal: Seal, rng: Random, space: KeySpace | None = None
+    ) -> None:
         space = space or KeySpace()
         store = RecordStore(config.limits, verify, key_bytes=space.key_bytes)
-        core = self.core = Core(space.contact(peer), space, store, config, rng)
+        core = self.core = Core(space.contact(peer), space, store, config, rng, seal)
         self._router = Router(core, self._end)
         self._operations = Operations(core, self._router)
         self._replication = Replication(core)
+        self._witnesses = Witnesses(core, self._replication)
         self._upkeep = Upkeep(core, self._operations, self._replication)
         self._republisher = Republisher(core, self._operations)
         self._reunion = Reunion(core, self._operations, self._upkeep)
@@ -101,6 +109,7 @@ class DhtNode:
                 self._upkeep.closed(peer)
                 self._router.on_closed(peer)
                 self._replication.on_closed(peer)
+                self._witnesses.on_closed(peer)
             case events.ConnectFailed(peer):
                 self._upkeep.connect_failed(peer)
                 self._reunion.failed(peer)
@@ -159,6 +168,10 @@ class DhtNode:
                 self.core.send(peer, messages.Pong(message.call))
             case messages.Seek():
                 self._upkeep.on_seek(peer, message)
+            case messages.Attest():
+                self._witnesses.on_attest(peer, message)
+            case messages.Attested():
+                self._witnesses.on_attested(peer, message)
             case messages.Bridge():
                 self._reunion.on_bridge(peer, message)
 
@@ -192,6 +205,8 @@ class DhtNode:
         """Answer for items that go no further."""
         if leg.kind == Kind.PUT:
             self._replication.write(leg, [(item, self._status(leg, item)) for item in items])
+        elif leg.kind == Kind.READ:
+            self._witnesses.read(leg, [(item, self._status(leg, item)) for item in items])
         elif leg.kind == Kind.SEND:
             for item in items:
                 self._deliver(leg, item)

@@ -1,7 +1,8 @@
 """What this node asks of the overlay: reads, writes, searches for peers, and messages to one peer.
 
 An operation sends its items along several paths, merges what comes back, tries further paths for items that nobody has
-answered for, and ends when all paths have answered, or soon after the first useful answer, or at its deadline.
+answered for, and ends when all paths have answered, or soon after the first useful answer, or at its deadline. An eager read
+(GET) ends with the first answer; a careful one (READ) and a write (PUT) when enough of the holders have signed (evidence.py).
 """
 
 from __future__ import annotations
@@ -9,58 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from agent.dht.config import ITEMS_MAX
-from agent.dht.core import Core, Timer
+from agent.dht.config import AVOID_MAX, ITEMS_MAX
+from agent.dht.core import Core
 from agent.dht.events import Done
+from agent.dht.evidence import Evidence
 from agent.dht.keys import Contact
-from agent.dht.messages import Item, Kind, Letter, Result, Status, decode_peers, decode_records, encode
+from agent.dht.messages import ALONE, Item, Kind, Letter, Result, Status, decode_peers, decode_records, encode
 from agent.dht.records import Record
 from agent.dht.router import Leg, Router
+from agent.dht.routing_table import FAR
+from agent.dht.search import Search
 from agent.errors import CallRefused, CallTimeout, HiveError, NotReachable, ProtocolViolation
 from agent.identity import PeerId
 
+READS = (Kind.GET, Kind.READ)
 OFF_THE_KEY = (Status.LOST_WAY, Status.DEAD_END)
+AT_ONCE_MAX = 3  # further paths that a careful read tries at once
+AVOIDING_MAX = 4  # keys up to which a further path avoids some of those closest to them
 ANOTHER_WAY_MAX = 4  # paths after which an answer from somewhere off the key is taken for the best there is
 
 
 Found = tuple[Contact, PeerId | None]
 """A peer that was named, and the neighbour that the path to whoever named it began with, if that was chosen."""
-
-
-class Search:
-    """At most ITEMS_MAX items of one operation, with one token. Its answers gather in `found`:
-    by index, `{(subkey, owner): Record}` (GET), `{peer id bytes: the neighbour that its path began with, if it was chosen}` (PUT,
-    FIND) or the answer's bytes (SEND)."""
-
-    __slots__ = (
-        "answered", "attempt_s", "deadline", "done", "eager", "ending", "error", "found", "heard",
-        "items", "kind", "lost_way", "on_done", "open", "paths", "retry", "starting", "starts", "timers", "token", "useful",
-    )  # fmt: skip
-
-    def __init__(self, kind: Kind, token: bytes, items: list[Item], deadline: float, on_done: Callable[[Search], None]) -> None:
-        self.kind = kind
-        self.token = token
-        self.items = {item.index: item for item in items}
-        self.deadline = deadline
-        self.on_done = on_done
-        self.found: dict[int, dict[tuple[str, PeerId], Record] | dict[bytes, PeerId | None] | bytes] = {}
-        self.starts: Sequence[PeerId | None] = ()  # the neighbours that the first paths begin with; None: whoever is closest
-        self.heard: dict[int, int] = {}  # GET: how many paths have answered for the item
-        self.answered: set[int] = set()  # items that enough paths have answered for
-        self.useful: set[int] = set()  # items with an answer that is not empty
-        self.lost_way: set[int] = (
-            set()
-        )  # items for which a path ended far from the key; what it brought counts if nothing else comes
-        self.open: dict[int, set[int]] = {}  # path -> items that it has not answered
-        self.paths = 0
-        self.error: HiveError | None = None  # SEND: what the last answer that was no success said
-        self.starting = True  # its first paths are being sent; answers of this node itself come in the midst of that
-        self.ending = False
-        self.eager = False  # ends as soon as every item is answered, on whatever path
-        self.done = False
-        self.attempt_s = 0.0
-        self.retry: Timer | None = None  # when it tries a further path
-        self.timers: list[Timer] = []  # its deadline, and its end if that is near
 
 
 class _PathSink:
@@ -91,9 +62,10 @@ class Operations:
     # -- what callers start ------------------------------------------------------------------------------------------
 
     def get(self, op: int, keys: Sequence[bytes], *, eager: bool = False) -> None:
-        """Read; ends with Done(op, {key: [Record]}). `eager`: with the first answer for each key."""
-        unique = list(dict.fromkeys(keys))
-        result: dict[bytes, list[Record]] = {}
+        """Read; ends with Done(op, {key: [Record]}). `eager`: with the first answer for each key, whoever gives it."""
+        core = self._core
+        result: dict[bytes, list[Record]] = {key: [] for key in keys if eager and core.nothing.holds(key, core.now)}
+        unique = [key for key in dict.fromkeys(keys) if key not in result]
         batches = [[Item(i, key) for i, key in enumerate(unique[n : n + ITEMS_MAX])] for n in range(0, len(unique), ITEMS_MAX)]
         pending = len(batches)
 
@@ -101,26 +73,34 @@ class Operations:
             nonlocal pending
             pending -= 1
             for index in search.answered:
-                result[search.items[index].key] = self._live(search.found.get(index))
+                key = search.items[index].key
+                result[key] = self._live(search.found.get(index))
+                if not result[key]:
+                    core.nothing.note(key, core.now)
             if pending == 0:
                 self._finish(op, result)
 
         if not batches:
             self._finish(op, result)
         for batch in batches:
-            self.start(Kind.GET, batch, finished, paths=self._core.config.read_paths, eager=eager)
+            config = core.config
+            paths = config.read_paths if eager else config.read_confirmations
+            self.start(Kind.GET if eager else Kind.READ, batch, finished, paths=paths)
 
     def put(self, op: int, records: Sequence[Record]) -> None:
-        """Write; ends with Done(op, [replicas that stored it, per record])."""
+        """Write; ends with Done(op, [replicas that signed for it, per record]); 0 if these are fewer than half."""
         counts = [0] * len(records)
+        for record in records:
+            self._core.nothing.forget(record.key)
         pending = -(-len(records) // ITEMS_MAX)
 
         def finished_at(first: int) -> Callable[[Search], None]:
             def finished(search: Search) -> None:
                 nonlocal pending
                 pending -= 1
-                for index, found in search.found.items():
-                    counts[first + index] = len(found)
+                if search.evidence is not None:
+                    for index in search.items:
+                        counts[first + index] = search.evidence.kept_by(index)
                 if pending == 0:
                     self._finish(op, counts)
 
@@ -168,7 +148,6 @@ class Operations:
         paths: int,
         timeout_s: float | None = None,
         starts: Sequence[PeerId | None] = (),
-        eager: bool = False,
     ) -> None:
         """Start a search along `paths` paths. Too many at once: it ends at once, unanswered."""
         core = self._core
@@ -180,8 +159,12 @@ class Operations:
         self.running += 1
         search.starts = starts
         search.attempt_s = core.config.attempt_timeout_s
-        search.eager = eager
         search.timers.append(core.at(search.deadline, self._end, search))
+        if kind in (Kind.READ, Kind.PUT):
+            search.evidence = Evidence(core, kind, token, search.items)
+            search.offset = core.rng.randrange(max(1, core.replica_count() - 1))
+            for item in items if kind == Kind.READ else ():
+                self._take_in(search, item, core.store.get(item.key, core.now))
         for _ in range(paths):
             self._launch(search)
         search.starting = False
@@ -200,15 +183,33 @@ class Operations:
             return
         search.paths += 1
         search.open[path] = {item.index for item in wanted}
-        leg = Leg(search.token, search.kind, path, core.me, _PathSink(self, search, path))
+        number = path + search.offset if path else 0
+        leg = Leg(search.token, search.kind, number, core.me, _PathSink(self, search, path))
         leg.start = search.starts[path] if path < len(search.starts) else None
-        if path >= 2 and search.kind in (Kind.GET, Kind.PUT) and core.table.connected:
+        if search.kind == Kind.READ and path > 0 and search.starting:  # the first asks all holders already
+            wanted = [Item(item.index, item.key, ALONE) for item in wanted]
+        if path > 0 and search.evidence is not None and core.table.reach() < FAR:
+            leg.bend = core.rng.randrange(1, 2 + core.table.reach() // 2)
+            leg.avoid = self._to_avoid(search, wanted) if path >= 2 else []
+        if path >= 2 and core.table.connected and (search.kind == Kind.GET or (search.evidence is not None and path % 2)):
             # The two that lead there most directly are taken; a random one, so that trying again is not doing the same again.
             neighbours = list(core.table.connected)
             leg.start = neighbours[core.rng.randrange(len(neighbours))]
         leg.hops_left = core.config.hop_limit
         leg.deadline = search.deadline
         self._router.route(leg, wanted)
+
+    def _to_avoid(self, search: Search, wanted: list[Item]) -> list[PeerId]:
+        """Some of those that lie closest to the key, so that liars among them do not end every path. Of many keys each has its
+        own surroundings, and paths differ anyway."""
+        core = self._core
+        if search.evidence is None or len(wanted) > AVOIDING_MAX:
+            return []
+        key = core.space.decode(wanted[0].key)
+        named = {core.space.contact(peer) for peer in search.evidence.holders[wanted[0].index]}
+        named.update(core.table.closest(key, core.config.replicas))
+        close = sorted(named, key=lambda c: c.key ^ key)[: core.replica_count()]
+        return [c.peer for c in core.rng.sample(close, min(len(close) // 2, AVOID_MAX - 1))]
 
     def on_results(self, search: Search, path: int, results: list[Result]) -> None:
         """Take in what came back on a path."""
@@ -222,62 +223,93 @@ class Operations:
                 search.open[path].discard(result.index)
                 continue
             if not self._absorb(search, item, result, path):
-                if search.kind == Kind.GET:  # whoever is on this path lies: nothing more is expected of it
+                if search.kind in READS:  # whoever is on this path lies: nothing more is expected of it
                     search.open[path].discard(result.index)
+                if search.evidence is not None:
+                    search.evidence.spoil(path, result.index)
                 continue  # as if it had not come
             if result.status in OFF_THE_KEY:
                 search.lost_way.add(result.index)
             if not result.more:
                 search.open[path].discard(result.index)
+                if search.evidence is not None:
+                    search.evidence.close(path, result.index)
+        if search.evidence is not None:
+            self._weigh(search, search.evidence, path)
         self._settle(search)
+
+    def _weigh(self, search: Search, evidence: Evidence, path: int) -> None:
+        """Take in what holders have signed on a path. If paths are open while this one is over, do not wait for them long."""
+        for index, extra in evidence.checked(path):
+            self._take_in(search, search.items[index], extra)
+        search.answered.update(index for index in search.items if not evidence.short_of(index))
+        if not search.open[path] and not search.hedging:
+            search.hedging = True
+            search.timers.append(self._core.at(self._core.now + self._core.config.grace_s, self._hedge, search))
+
+    def _hedge(self, search: Search) -> None:
+        search.hedging = False
+        if not search.done:
+            self._launch(search)
+            self._settle(search)
 
     def _settle(self, search: Search) -> None:
         """End the search if it has what it can get, or soon if it has something of use for every item."""
         if search.done or search.starting:
             return
         every = len(search.items)
-        if len(search.answered) == every and (search.eager or search.kind == Kind.SEND):
+        if len(search.answered) == every and search.kind != Kind.FIND:
             self._end(search)
         elif not any(search.open.values()):
             if len(search.answered) == every:
                 self._end(search)
-            elif search.kind != Kind.SEND and search.paths < ANOTHER_WAY_MAX:
+            elif search.kind != Kind.SEND and search.paths < self._ways(search):
                 self._core.at(self._core.now, self._resend, search)
-            elif (
-                search.kind != Kind.SEND and len(search.answered | search.lost_way | search.heard.keys() | search.useful) == every
+            elif search.evidence is not None or (
+                search.kind != Kind.SEND and len(search.answered | search.lost_way | search.useful) == every
             ):
                 self._end(search)
             elif search.kind == Kind.SEND and search.error is not None and search.paths < 3:
                 self._core.at(self._core.now + 0.1 * search.paths, self._resend, search)
             elif search.kind == Kind.SEND and search.error is not None:
                 self._end(search)
-        elif len(search.useful) == every and not search.ending and self._is_enough(search):
+        elif len(search.useful) == every and not search.ending and search.evidence is None:
             search.ending = True
             search.timers.append(self._core.at(self._core.now + self._core.config.grace_s, self._end, search))
 
-    def _is_enough(self, search: Search) -> bool:
-        """True if enough paths have answered for what is read to be believed the newest."""
-        return search.kind != Kind.GET or all(n >= self._core.config.read_answers for n in search.heard.values())
+    def _ways(self, search: Search) -> int:
+        """How many paths are tried while nothing but what they bring is waited for."""
+        return ANOTHER_WAY_MAX if search.evidence is None else self._core.config.paths_max
 
     def _resend(self, search: Search) -> None:
         if not search.done and not any(search.open.values()):
-            self._launch(search)
-            self._settle(search)
+            self._launch_more(search)
 
     def _retry(self, search: Search) -> None:
         if search.done:
             return
-        short_of = self._core.config.read_answers - min(search.heard.values(), default=0) if search.kind == Kind.GET else 1
-        for _ in range(max(1, short_of)):
-            self._launch(search)
-        self._settle(search)
+        if search.evidence is not None and search.kind == Kind.READ:  # a write may take its time
+            search.evidence.lenience += 1
+            search.answered.update(index for index in search.items if not search.evidence.short_of(index))
         search.attempt_s *= 1.25
         search.retry = self._core.at(self._core.now + search.attempt_s, self._retry, search)
+        self._launch_more(search)
+
+    def _launch_more(self, search: Search) -> None:
+        """As many further paths as are wanted to confirm what has come; one if that does not count."""
+        evidence = search.evidence
+        short_of = max((evidence.short_of(i) for i in search.items if i not in search.answered), default=1) if evidence else 1
+        for _ in range(min(short_of, AT_ONCE_MAX)):
+            self._launch(search)
+        self._settle(search)
 
     def _end(self, search: Search) -> None:
         if not search.done:
             search.done = True
-            search.answered |= search.lost_way | search.heard.keys() | search.useful
+            if search.evidence is None:
+                search.answered |= search.lost_way | search.useful
+            else:
+                search.answered.update(i for i in search.items if search.evidence.is_acceptable(i))
             for timer in (*search.timers, search.retry):
                 if timer is not None:
                     self._core.cancel(timer)
@@ -293,8 +325,15 @@ class Operations:
         """Merge one part of an answer. False if it is malformed."""
         index = item.index
         try:
-            if search.kind == Kind.GET:
-                self._absorb_records(search, item, decode_records(result.payload))
+            if result.status == Status.STATEMENT and search.evidence is not None:
+                search.evidence.note_statement(path, result.payload)
+            elif search.kind in READS:
+                records = decode_records(result.payload)
+                if search.evidence is not None:
+                    search.evidence.note_records(path, index, records)
+                self._absorb_records(search, item, records)
+            elif search.kind == Kind.PUT:
+                pass  # what counts is signed
             elif search.kind == Kind.SEND:
                 return self._absorb_letter(search, index, result)
             else:
@@ -309,15 +348,17 @@ class Operations:
             return False
         if result.more or result.status in OFF_THE_KEY:
             return True
-        search.heard[index] = search.heard.get(index, 0) + 1
-        config = self._core.config
-        enough = config.read_answers if index in search.useful else config.empty_answers
-        if search.kind != Kind.GET or search.eager or search.heard[index] >= enough:
+        if search.evidence is None:
             search.answered.add(index)
         return True
 
     def _absorb_records(self, search: Search, item: Item, records: list[Record]) -> None:
         """Raises ProtocolViolation for a record that nobody honest sends."""
+        if self._take_in(search, item, records):
+            raise ProtocolViolation("a forged record")
+
+    def _take_in(self, search: Search, item: Item, records: Sequence[Record]) -> bool:
+        """Merge records, the newest of each place. True if there are forged ones among them."""
         core = self._core
         forged = False
         merged = cast(dict[tuple[str, PeerId], Record], search.found.setdefault(item.index, {}))
@@ -332,8 +373,7 @@ class Operations:
                     search.useful.add(item.index)
             elif record.expires_at > core.now:  # one that has just expired comes from a clock a little behind ours
                 forged = True
-        if forged:
-            raise ProtocolViolation("a forged record")
+        return forged
 
     def _absorb_letter(self, search: Search, index: int, result: Result) -> bool:
         if result.status == Status.OK:

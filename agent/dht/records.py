@@ -98,12 +98,13 @@ class _Shelf:
 class RecordStore:
     """The records that one node holds, within `limits`. Everything it gives out has been verified and is alive."""
 
-    __slots__ = ("_bytes", "_count", "_due", "_limits", "_owners", "_shelves", "_verify", "key_bytes")
+    __slots__ = ("_bytes", "_count", "_due", "_limits", "_owners", "_shelves", "_verify", "key_bytes", "on_kept")
 
     def __init__(self, limits: RecordLimits, verify: Verify, *, key_bytes: int = 32) -> None:
         self._limits = limits
         self._verify = verify
         self.key_bytes = key_bytes
+        self.on_kept: Callable[[bytes], None] = lambda key: None  # called with the key of each record that is new here
         self._shelves: dict[bytes, _Shelf] = {}
         self._owners: dict[PeerId, list[int]] = {}  # records, bytes
         self._due: list[tuple[float, bytes, str, PeerId]] = []
@@ -148,6 +149,7 @@ class RecordStore:
         shelf.digest = None
         self._account(record, +1)
         self._schedule(held_until, record)
+        self.on_kept(record.key)
         return True
 
     def is_acceptable(self, record: Record, now: float) -> bool:

@@ -1,6 +1,6 @@
 """Keeping records at the peers closest to their keys: writes, and repair when neighbours come and go.
 
-A write reaches the closest peer, which stores it at the replica set as it sees it and answers with who stored it.
+A write reaches the closest peer, which stores it at the replica set as it sees it and answers with what these sign for it.
 Repair compares digests: the two closest peers offer what they hold to the other replicas, and these offer theirs to the closest;
 whoever lacks something asks for it. A pass walks the store in steps, so that a large store never blocks the node.
 """
@@ -10,9 +10,11 @@ from __future__ import annotations
 from agent.dht.core import Core, Timer
 from agent.dht.messages import (
     Digest,
+    Entry,
     Item,
     Offer,
     Result,
+    Statement,
     Status,
     Store,
     Stored,
@@ -22,6 +24,7 @@ from agent.dht.messages import (
 )
 from agent.dht.records import Record
 from agent.dht.router import Leg, in_messages
+from agent.dht.statements import receipt
 from agent.errors import ProtocolViolation, RecordError
 from agent.identity import PeerId
 
@@ -33,12 +36,12 @@ WRITES_MAX = 4096  # Store messages whose answer is awaited
 class _Write:
     """A routed write that waits for its replicas."""
 
-    __slots__ = ("holders", "leg", "status", "waiting")
+    __slots__ = ("leg", "statements", "status", "waiting")
 
     def __init__(self, leg: Leg) -> None:
         self.leg = leg
         self.status: dict[int, Status] = {}  # item -> what to answer with
-        self.holders: dict[int, list[bytes]] = {}  # item -> who stored it
+        self.statements: list[Statement] = []  # of those who keep it
         self.waiting = 0
 
 
@@ -78,8 +81,8 @@ class Replication:
         core = self._core
         write = _Write(leg)
         batches: dict[PeerId, list[tuple[int, Record]]] = {}
+        kept: list[tuple[int, Record]] = []
         for item, status in items:
-            write.holders[item.index] = []
             write.status[item.index] = status
             record = _only_record(item)
             if record is None or not core.store.is_acceptable(record, core.now):
@@ -88,7 +91,10 @@ class Replication:
                 if contact.peer != core.me.peer:
                     batches.setdefault(contact.peer, []).append((item.index, record))
                 elif self._keep(record):
-                    write.holders[item.index].append(core.me.peer.raw)
+                    kept.append((item.index, record))
+        if kept:
+            signature = receipt(core.seal, leg.token, [record for _, record in kept])
+            write.statements.append(Statement(core.me.peer.raw, [Entry(index) for index, _ in kept], signature))
         for peer, entries in batches.items():
             self._store(peer, entries, write)
         if not write.waiting:
@@ -96,7 +102,11 @@ class Replication:
 
     def on_store(self, peer: PeerId, message: Store) -> None:
         refused = [i for i, record in enumerate(message.records) if not self._keep(record)]
-        self._core.send(peer, Stored(message.call, refused))
+        signature = b""
+        if message.token and len(refused) < len(message.records):
+            kept = [record for i, record in enumerate(message.records) if i not in refused]
+            signature = receipt(self._core.seal, message.token, kept)
+        self._core.send(peer, Stored(message.call, refused, signature))
 
     def on_stored(self, peer: PeerId, message: Stored) -> None:
         call = self._calls.get(message.call)
@@ -106,9 +116,9 @@ class Replication:
         self._core.cancel(call.timer)
         if call.write is not None:
             refused = set(message.refused)
-            for position, index in enumerate(call.indices):
-                if position not in refused:
-                    call.write.holders[index].append(peer.raw)
+            kept = [Entry(index) for position, index in enumerate(call.indices) if position not in refused]
+            if kept:
+                call.write.statements.append(Statement(peer.raw, kept, message.signature))
             self._arrived(call.write)
 
     def on_closed(self, peer: PeerId) -> None:
@@ -132,7 +142,7 @@ class Replication:
             self._calls[call] = _Call(peer, [index for index, _ in part], write, timer)
             if write is not None:
                 write.waiting += 1
-            core.send(peer, Store(call, [record for _, record in part]))
+            core.send(peer, Store(call, [record for _, record in part], write.leg.token if write else b""))
 
     def _missed(self, number: int) -> None:
         call = self._calls.get(number)
@@ -152,8 +162,8 @@ class Replication:
             self._answer(write)
 
     def _answer(self, write: _Write) -> None:
-        holders = write.holders.items()
-        write.leg.sink.deliver([Result(index, write.status[index], encode(peers)) for index, peers in holders])
+        results = [Result(s.entries[0].index, Status.STATEMENT, encode(s), True) for s in write.statements]
+        write.leg.sink.deliver(results + [Result(index, status, b"") for index, status in write.status.items()])
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
@@ -162,6 +172,11 @@ class Replication:
         records = self._core.store.get(item.key, self._core.now)
         parts = list(in_messages(records, lambda r: r.wire_bytes)) or [[]]
         return [Result(item.index, status, encode(part), i + 1 < len(parts)) for i, part in enumerate(parts)]
+
+    def give(self, peer: PeerId, records: list[Record]) -> None:
+        """Have a neighbour keep these, as a repair."""
+        self.repaired += len(records)
+        self._store(peer, [(0, record) for record in records], None)
 
     # -- repair ------------------------------------------------------------------------------------------------------
 

@@ -24,12 +24,25 @@ AWAITED_MAX = 4  # connections to the other side that are being opened
 AWAITED_S = 30.0
 CROSS_S = 3.0  # after coming over, how long a node connects over there before it tells its neighbours
 ACROSS_MAX = 16  # peers over there that it names to them
+BRIDGES_PER_PEER = 2  # that one neighbour may tell us of in BRIDGES_S; more are not looked at
+BRIDGES_S = 60.0
 
 
 class Reunion:
     """See the module."""
 
-    __slots__ = ("_across", "_awaited", "_bridge", "_core", "_entrances", "_operations", "_quiet_until", "_upkeep", "crossed")
+    __slots__ = (
+        "_across",
+        "_awaited",
+        "_bridge",
+        "_core",
+        "_entrances",
+        "_operations",
+        "_quiet_until",
+        "_told",
+        "_upkeep",
+        "crossed",
+    )
 
     def __init__(self, core: Core, operations: Operations, upkeep: Upkeep) -> None:
         self._core = core
@@ -39,6 +52,7 @@ class Reunion:
         self._awaited: dict[PeerId, float] = {}  # peers of the other side -> until when their connection is awaited
         self._across: list[PeerId] = []
         self._bridge: PeerId | None = None
+        self._told: dict[PeerId, list[float]] = {}  # neighbour -> when it told us of a bridge lately
         self._quiet_until = 0.0
         self.crossed = 0  # how often this node has come over
 
@@ -98,12 +112,25 @@ class Reunion:
 
     def on_bridge(self, source: PeerId, message: Bridge) -> None:
         """A neighbour says that there is another part of the overlay, and who leads there. Believed if we cannot find that peer
-        here, and can connect to it through the neighbour."""
+        here, and can connect to it through the neighbour: so a liar costs a search and a dial, a few times a minute."""
         core = self._core
+        if not self._may_tell(source):
+            return
         peer = core.space.contact(message.peer).peer
         if core.now < self._quiet_until or peer in core.table.connected or peer == core.me.peer:
             return
         self._seek(peer, lambda: self._upkeep.dial_through(peer, source))
+
+    def _may_tell(self, source: PeerId) -> bool:
+        """No more than its rate from one neighbour; what it made us dial is dialed for nobody else meanwhile (AWAITED_MAX)."""
+        now = self._core.now
+        recent = {peer: [at for at in times if at > now - BRIDGES_S] for peer, times in self._told.items()}
+        self._told = {peer: times for peer, times in recent.items() if times}  # only neighbours, so links_max and a half
+        times = self._told.setdefault(source, [])
+        if len(times) >= BRIDGES_PER_PEER:
+            return False
+        times.append(now)
+        return True
 
     def _cross(self, bridge: PeerId) -> None:
         """We have come over: look for our surroundings there, and in a moment tell our neighbours."""

@@ -27,6 +27,7 @@ T = TypeVar("T")
 ITEM_OVERHEAD_BYTES = 48
 SEEN_S = 5.0  # how long a node remembers which way an item went
 SEEN_MAX = 4096
+AT_HOLDERS = frozenset((Kind.GET, Kind.READ, Kind.PUT))  # their paths end at different holders of a key
 DETOURS_MAX = 3  # other ways that a node tries for one request whose way ended far from its key
 
 
@@ -72,7 +73,20 @@ class RemoteSink:
 class Leg:
     """One request as it passes through this node."""
 
-    __slots__ = ("avoid", "deadline", "detours", "hops_left", "kind", "origin", "path", "sink", "source", "start", "token")
+    __slots__ = (
+        "avoid",
+        "bend",
+        "deadline",
+        "detours",
+        "hops_left",
+        "kind",
+        "origin",
+        "path",
+        "sink",
+        "source",
+        "start",
+        "token",
+    )
 
     def __init__(self, token: bytes, kind: Kind, path: int, origin: Contact, sink: Sink, *, source: PeerId | None = None) -> None:
         self.token = token
@@ -86,6 +100,7 @@ class Leg:
         self.deadline = 0.0
         self.detours = 0
         self.avoid: list[PeerId] = []
+        self.bend = 0
 
 
 class _Forward:
@@ -137,6 +152,8 @@ class Router:
         leg.deadline = core.now + min(request.timeout_ms / 1000, config.relay_timeout_max_s)
         if request.avoid:
             leg.avoid = [core.space.contact(raw).peer for raw in request.avoid]
+        if request.bend:
+            leg.bend = int.from_bytes(request.bend[-core.space.key_bytes :], "big")
         self.route(leg, request.items)
         if not sink.answered:
             sink.acknowledge_later()
@@ -179,7 +196,7 @@ class Router:
         if leg.detours >= DETOURS_MAX or self._core.now >= leg.deadline:
             return False
         passed_over = {leg.origin.peer, leg.source, forward.peer, *leg.avoid}
-        return any(c.peer not in passed_over for c in self._core.table.closer(self._core.space.decode(item.key)))
+        return any(c.peer not in passed_over for c in self._core.table.closer(self._core.space.decode(item.key) ^ leg.bend))
 
     def _detour(self, forward: _Forward, items: list[Item]) -> None:
         leg = forward.leg
@@ -215,7 +232,7 @@ class Router:
         """Paths of a read or a write end at different replicas, or they would all meet at the closest one, and believe it. So a
         node that knows the key's surroundings picks the one that is due to this path, by the path's number."""
         core = self._core
-        if not leg.path or leg.start is not None or leg.kind not in (Kind.GET, Kind.PUT):
+        if not leg.path or leg.start is not None or leg.kind not in AT_HOLDERS:
             return None
         key = core.space.decode(item.key)
         if key ^ core.me.key > core.table.reach():
@@ -226,7 +243,7 @@ class Router:
 
     def _next(self, leg: Leg, item: Item) -> Contact | None:
         core = self._core
-        key = core.space.decode(item.key)
+        key = core.space.decode(item.key) ^ leg.bend
         later = leg.path > 0
         if leg.start is not None and leg.start in core.table.connected and leg.start not in leg.avoid:
             return core.table.connected[leg.start].contact
@@ -235,7 +252,7 @@ class Router:
             if nearest is None or (nearest.peer != leg.origin.peer and nearest.peer != leg.source):
                 return nearest
         used = self._used(leg, item)
-        skip = leg.path if leg.kind in (Kind.GET, Kind.PUT) else 0
+        skip = leg.path if leg.kind in AT_HOLDERS else 0
         second = spare = None
         for contact in self._candidates(leg, key):
             peer = contact.peer
@@ -290,7 +307,9 @@ class Router:
             self._per_source[leg.source] = self._per_source.get(leg.source, 0) + 1
         avoid = [p.raw for p in leg.avoid]
         timeout_ms = int(remaining_s * 1000)
-        message = Request(forward.hop, leg.token, leg.kind, leg.path, hops_left, timeout_ms, leg.origin.peer.raw, items, avoid)
+        bend = core.space.encode(leg.bend) if leg.bend else b""
+        origin = leg.origin.peer.raw
+        message = Request(forward.hop, leg.token, leg.kind, leg.path, hops_left, timeout_ms, origin, items, avoid, bend)
         core.send(peer, message)
         forward.timer = core.at(core.now + core.config.hop_timeout_s, self._check, forward)
 

@@ -37,7 +37,7 @@ class RecordOverlay(Protocol):
 
     @property
     def peer_id(self) -> PeerId: ...
-    async def get_many(self, names: Sequence[str]) -> Mapping[str, Sequence[StoredRecord]]: ...
+    async def get_many(self, names: Sequence[str], *, eager: bool = False) -> Mapping[str, Sequence[StoredRecord]]: ...
     async def put_many(self, entries: Sequence[Entry]) -> list[int]: ...
 
 
@@ -172,14 +172,7 @@ class Custodian:
         self.on_lost(uid, reason)
 
     async def _scan(self, scan: Scan) -> None:
-        names = list(map(str, scan.uids))
-        if self._clocks.monotonic() >= self._hosts_due:
-            names.append(HOSTS)
-        try:
-            found = await self._overlay.get_many(names)
-        except HiveError as e:
-            log.info("leases could not be read: %s", e)
-            found = {}
+        found = await self._read(scan.uids, with_hosts=self._clocks.monotonic() >= self._hosts_due)
         now, unix = self._clocks.monotonic(), self._clocks.unix()
         read = {uid: found[str(uid)] for uid in scan.uids if str(uid) in found}
         leases = {
@@ -192,6 +185,24 @@ class Custodian:
         if self._directory is not None and read:
             self._directory.absorb(read)
         self._feed(Scanned(scan.scan, leases, hosts, int(unix)))
+
+    async def _read(self, uids: Sequence[ExpertId], *, with_hosts: bool) -> dict[str, Sequence[StoredRecord]]:
+        """Read leases. What this host acts on is read carefully: leases that others may hold on its experts, and that there is
+        none; of the other experts the first answer will do, which may be a lease's time old."""
+        held = self._keeper.held()
+        others = [str(uid) for uid in uids if uid not in held]
+        found = await self._get([*others, HOSTS] if with_hosts else others, eager=True)
+        doubtful = [str(uid) for uid in uids if not found.get(str(uid))]
+        for name in doubtful:
+            found.pop(name, None)
+        return found | await self._get(doubtful, eager=False)
+
+    async def _get(self, names: Sequence[str], *, eager: bool) -> dict[str, Sequence[StoredRecord]]:
+        try:
+            return dict(await self._overlay.get_many(names, eager=eager)) if names else {}
+        except HiveError as e:
+            log.info("leases could not be read: %s", e)
+            return {}
 
     def _read_hosts(self, found: Sequence[StoredRecord], now: float, unix: float) -> dict[PeerId, tuple[HostRecord, float]]:
         hosts = {}

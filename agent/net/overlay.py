@@ -20,6 +20,7 @@ from agent.dht.config import DhtConfig
 from agent.dht.keys import KeySpace
 from agent.dht.node import DhtNode
 from agent.dht.records import SUBKEY_CHARS_MAX, Record, SignatureCheck, sign
+from agent.dht.statements import IdentitySeal
 from agent.errors import CallRefused, CallTimeout, HiveError, LinkClosed, LocalError, NotReachable, RecordError, RemoteError
 from agent.identity import Identity, PeerId
 from agent.net.alarm import Alarm
@@ -101,7 +102,9 @@ class Overlay:
         self._config = config
         self._clock = SteadyClock(clock)
         self._space = KeySpace()
-        self._node = DhtNode(network.peer_id, config, verify=SignatureCheck(), rng=rng, space=self._space)
+        self._node = DhtNode(
+            network.peer_id, config, verify=SignatureCheck(), seal=IdentitySeal(identity), rng=rng, space=self._space
+        )
         self._membership = Membership(network, rng)
         self._signaler = OverlaySignaler(self, config.dial_timeout_s)
         self._effects: deque[events.Effect] = deque()

@@ -21,7 +21,7 @@ from msgspec import Meta
 from agent.errors import HandshakeRejected
 from agent.identity import PEER_ID_BYTES, SIGNATURE_BYTES, Identity, PeerId
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 NONCE_BYTES = 32
 FINGERPRINT_BYTES = 32
 ADMISSION_BYTES_MAX = 2048

@@ -31,7 +31,7 @@ from agent.net import dcep, ice
 from agent.tensors import TensorSpec
 from agent.wire import codec
 from agent.wire.codec import Lane
-from tests.sim.engine import START, cheap_verify, make_record
+from tests.sim.engine import START, CheapSeal, cheap_verify, make_record
 
 FRAME_BYTES_MAX = 20_000
 CORPUS_MAX = 256
@@ -145,7 +145,7 @@ class OneNode:
 
     def __init__(self) -> None:
         config = DhtConfig(siblings=4, replicas=3, relays_max=16, deliveries_max=4)
-        self.node = DhtNode(ALICE.peer_id, config, verify=cheap_verify, rng=random.Random(0))
+        self.node = DhtNode(ALICE.peer_id, config, verify=cheap_verify, seal=CheapSeal(ALICE.peer_id), rng=random.Random(0))
         self.now = START
         self.node.begin(self.now)
         self.peers = [PeerId(bytes([i]) * 32) for i in range(1, 7)]

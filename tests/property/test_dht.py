@@ -17,7 +17,7 @@ from agent.dht.records import Record, RecordStore
 from agent.dht.routing_table import RoutingTable
 from agent.errors import ProtocolViolation, RecordError
 from agent.identity import PeerId
-from tests.sim.engine import START, cheap_verify, make_record
+from tests.sim.engine import START, CheapSeal, cheap_verify, make_record
 from tests.unit.dht.peers import SPACE, at
 
 KEYS = st.integers(0, 255)
@@ -168,7 +168,7 @@ def test_hostile_neighbours_cannot_break_a_node(seed: int) -> None:
     """Valid, altered and random messages in any order: ProtocolViolation is all that may come of it."""
     rng = random.Random(seed)
     config = DhtConfig(siblings=4, replicas=3, relays_max=16, deliveries_max=4)
-    node = DhtNode(at(0).peer, config, verify=cheap_verify, rng=random.Random(seed), space=SPACE)
+    node = DhtNode(at(0).peer, config, verify=cheap_verify, seal=CheapSeal(at(0).peer), rng=random.Random(seed), space=SPACE)
     now = START
     node.begin(now)
     for key in (1, 2, 4, 64, 128, 200):

@@ -1,15 +1,15 @@
 """A share of the peers lie: they drop requests, forge records, replay old ones, or answer with made-up neighbours.
 
 They join as honest peers do, and begin to lie once everybody has found its place and a first version of every record is written;
-so they have old versions to replay. Then owners write newer ones, and write again until they read them back, as agents that renew
-their leases do. Honest peers read, as carefully as --answers says: that many paths have to answer, and the newest record counts.
+so they have old versions to replay; with --together=1 they sign for one another (engine/lies.py). Then owners write newer ones,
+and write again until they read them back, as agents that renew their leases do. Honest peers read, carefully, with production's
+settings.
 """
 
 from __future__ import annotations
 
 import sys
 
-from agent.dht.config import DhtConfig
 from tests.sim.dht_lookup import fill, grow
 from tests.sim.engine import World
 from tests.sim.engine.chance import fork
@@ -26,9 +26,7 @@ REST_S = 60.0
 
 def scenario(run: Run) -> None:
     """See the module."""
-    answers = run.options["answers"]
-    config = DhtConfig(read_paths=answers, write_paths=4, read_answers=answers, empty_answers=answers + 1, paths_max=12)
-    world = run.world(config=config)
+    world = run.world()
     grow(run, world)
     library = Library(world)
     library.confirm = True
@@ -51,7 +49,10 @@ def corrupt(run: Run, world: World) -> set[object]:
     rng = fork(run.seed, "liars")
     liars = rng.sample(world.alive(), int(run.options["liars"] * run.peers))
     for i, peer in enumerate(liars):
-        world.peers[peer].liar = Liar(MANNERS[i % len(MANNERS)], rng)
+        ring = liars if run.options["together"] else [peer]
+        store = world.peers[peer].node.core.store
+        held = [record for key in list(store.keys()) for record in store.get(key, world.now)]
+        world.peers[peer].liar = Liar(MANNERS[i % len(MANNERS)], rng, ring, held)
     return set(liars)
 
 
@@ -80,7 +81,7 @@ def judge(run: Run, world: World, library: Library) -> None:
 
 OPTIONS = [
     ("liars", 0.10, "share of peers that lie"),
-    ("answers", 4, "how many paths have to answer a read"),
+    ("together", 0, "1: liars sign for one another, which no check of a single signature finds out"),
     ("lookups", 2000, "how many lookups"),
 ]
 

@@ -45,7 +45,7 @@ def test_a_split_overlay_becomes_one_again() -> None:
 
 
 def test_liars_cannot_make_anyone_accept_a_forged_record() -> None:
-    run = Run(peers=120, seed=1, options={"liars": 0.1, "answers": 4, "lookups": 200})
+    run = Run(peers=120, seed=1, options={"liars": 0.1, "together": 0, "lookups": 200})
     dht_hostile.scenario(run)
     facts = passed(run)
     assert facts["lookups"] >= 0.99 and set(facts["outcomes"]) <= {"right", "silent", "missing"}

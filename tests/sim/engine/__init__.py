@@ -25,8 +25,8 @@ A simulation is a module of tests.sim with `main()`; `./hive sim some-name` runs
 """
 
 from tests.sim.engine.links import Links
-from tests.sim.engine.records import cheap_verify, make_record
+from tests.sim.engine.records import CheapSeal, cheap_verify, make_record
 from tests.sim.engine.schedule import START, Schedule
 from tests.sim.engine.world import SimPeer, World
 
-__all__ = ["START", "Links", "Schedule", "SimPeer", "World", "cheap_verify", "make_record"]
+__all__ = ["START", "CheapSeal", "Links", "Schedule", "SimPeer", "World", "cheap_verify", "make_record"]

@@ -21,7 +21,7 @@ from agent.identity import PeerId
 from tests.sim.engine.chance import fork
 from tests.sim.engine.lies import Liar
 from tests.sim.engine.links import Links
-from tests.sim.engine.records import cheap_verify, make_record
+from tests.sim.engine.records import CheapSeal, cheap_verify, make_record
 from tests.sim.engine.schedule import Schedule
 
 EXPERIMENT = "sim"
@@ -29,7 +29,7 @@ DIAL = "dial"  # the kind of a routed offer
 ENTRANCES_KNOWN = 8  # bootstrap addresses that a peer has cached
 LINK_GAP_S = 1e-6  # between two messages on a link: 1e-9 would vanish beside a Unix time, and with it their order
 REJOIN_S = (1.0, 8.0)  # after how long a peer without any link goes to a bootstrap peer again
-KINDS = tuple("- Request Ack Answer Store Stored Offer Want Ping Pong Near NearPeers Bridge Seek".split())
+KINDS = tuple("- Request Ack Answer Store Stored Offer Want Ping Pong Near NearPeers Bridge Seek Attest Attested".split())
 
 
 class SimPeer:
@@ -83,7 +83,7 @@ class World(Schedule):
         """A new peer; with `via` it has one connection, to that peer."""
         peer = peer or self._new_id(self._births)
         rng = random.Random(self._births.getrandbits(64))
-        node = DhtNode(peer, self.config, verify=cheap_verify, rng=rng, space=self.space)
+        node = DhtNode(peer, self.config, verify=cheap_verify, seal=CheapSeal(peer), rng=rng, space=self.space)
         node.begin(self.now)
         self.peers[peer] = self._new_peer(peer, node)
         self._plan_wake(self.peers[peer])

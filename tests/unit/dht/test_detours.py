@@ -11,7 +11,14 @@ from tests.unit.dht.world import Played
 
 FAR = 0b1111_0000
 TWO = DhtConfig(
-    siblings=2, replicas=2, replicas_small=2, links_max=8, read_paths=1, write_paths=1, read_answers=1, empty_answers=1
+    siblings=2,
+    replicas=2,
+    replicas_small=2,
+    links_max=8,
+    read_paths=1,
+    write_paths=1,
+    read_confirmations=1,
+    write_confirmations=1,
 )
 
 
@@ -50,7 +57,7 @@ def test_a_node_that_knows_nobody_closer_says_whether_it_is_near() -> None:
 
 def test_a_forged_record_ends_the_path_that_brought_it() -> None:
     me = Played(0, FAR, 0b1000_0001)
-    me.handle(events.Get(1, [bytes([FAR])]))
+    me.handle(events.Get(1, [bytes([FAR])], eager=True))
     [(neighbour, first)] = me.take(Request)
     forged = make_record(bytes([FAR]), at(5).peer, b"v", expires_at=me.now + 60)
     forged = type(forged)(*(getattr(forged, name) for name in forged.__struct_fields__[:-1]), b"not it")

@@ -11,6 +11,7 @@ from agent.dht.messages import (
     Ack,
     Answer,
     Digest,
+    Entry,
     Kind,
     Letter,
     Near,
@@ -20,23 +21,24 @@ from agent.dht.messages import (
     Pong,
     Request,
     Result,
+    Statement,
     Status,
     Store,
     Stored,
     Want,
     decode,
-    decode_peers,
     decode_records,
+    decode_statement,
     encode,
 )
 from agent.dht.records import Record
+from agent.dht.statements import receipt
 from agent.errors import CallTimeout, NotReachable, ProtocolViolation
-from tests.sim.engine import START, make_record
-from tests.unit.dht.peers import at
+from tests.sim.engine import START, CheapSeal, make_record
+from tests.unit.dht.peers import SPACE, at
 from tests.unit.dht.world import Played, request
 
 FAR = 0b1000_0000
-TWO_PATHS = DhtConfig(siblings=4, replicas=3, read_answers=1, empty_answers=1)
 
 
 def record(key: int = FAR, owner: int = 5, **changes: object) -> Record:
@@ -49,41 +51,6 @@ def asked(me: Played, kind: Kind) -> list[tuple[int, Request]]:
 
 def answer_get(me: Played, source: int, passed: Request, *records: Record) -> None:
     me.receive(source, Answer(passed.hop, [Result(0, Status.OK, encode(list(records)))]))
-
-
-def test_a_read_merges_what_two_paths_bring_newest_first() -> None:
-    me = Played(0, FAR, 0b1000_0001, 1, config=TWO_PATHS)
-    me.handle(events.Get(1, [bytes([FAR])]))
-    [(a, first), (b, second)] = asked(me, Kind.GET)
-    assert a == FAR and b == 0b1000_0001, "the paths start at different neighbours"
-    assert first.token == second.token and (first.path, second.path) == (0, 1)
-    answer_get(me, a, first, record(sequence=1), record(owner=6))
-    answer_get(me, b, second, record(sequence=2))
-    [result] = me.done()
-    assert {(r.owner, r.sequence) for r in result[bytes([FAR])]} == {(at(5).peer, 2), (at(6).peer, 1)}
-
-
-def test_a_useful_answer_waits_for_the_other_path_only_shortly() -> None:
-    me = Played(0, FAR, 0b1000_0001, 1, config=TWO_PATHS)
-    me.handle(events.Get(1, [bytes([FAR])]))
-    [(a, first), _] = asked(me, Kind.GET)
-    answer_get(me, a, first, record())
-    assert me.done() == []
-    me.passes(0.31)
-    assert len(me.done()) == 1
-
-
-def test_an_empty_answer_waits_for_the_other_path() -> None:
-    me = Played(0, FAR, 0b1000_0001, 1, config=TWO_PATHS)
-    me.handle(events.Get(1, [bytes([FAR])]))
-    [(a, first), (b, second)] = asked(me, Kind.GET)
-    answer_get(me, a, first)
-    me.receive(b, Ack(second.hop))
-    me.passes(1.0)
-    assert me.done() == []
-    answer_get(me, b, second, record())
-    [result] = me.done()
-    assert result[bytes([FAR])] == [record()]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +66,7 @@ def test_an_empty_answer_waits_for_the_other_path() -> None:
 )
 def test_bad_records_in_answers_are_never_accepted(bad: Record) -> None:
     me = Played(0, FAR, 1)
-    me.handle(events.Get(1, [bytes([FAR])]))
+    me.handle(events.Get(1, [bytes([FAR])], eager=True))
     [(a, first)] = asked(me, Kind.GET)
     answer_get(me, a, first, bad, record(owner=6))
     me.passes(0.4)
@@ -109,7 +76,7 @@ def test_bad_records_in_answers_are_never_accepted(bad: Record) -> None:
 
 def test_a_malformed_answer_counts_as_none() -> None:
     me = Played(0, FAR, 1)
-    me.handle(events.Get(1, [bytes([FAR])]))
+    me.handle(events.Get(1, [bytes([FAR])], eager=True))
     [(a, first)] = asked(me, Kind.GET)
     me.receive(a, Answer(first.hop, [Result(0, Status.OK, b"\xff\xff")]))
     me.passes(9)
@@ -119,7 +86,7 @@ def test_a_malformed_answer_counts_as_none() -> None:
 
 def test_without_an_answer_further_paths_are_tried_and_then_the_key_is_missing() -> None:
     me = Played(0, FAR, 0b1000_0001, 0b1100_0000, 1)
-    me.handle(events.Get(1, [bytes([FAR])]))
+    me.handle(events.Get(1, [bytes([FAR])], eager=True))
     tried = []
     while not (result := me.done()):
         for target, passed in asked(me, Kind.GET):
@@ -138,9 +105,21 @@ def test_a_write_counts_who_stored_it() -> None:
     me.handle(events.Put(1, [record()]))
     [(target, passed)] = asked(me, Kind.PUT)
     assert decode_records(passed.items[0].body) == [record()]
-    me.receive(target, Answer(passed.hop, [Result(0, Status.OK, encode([b"a" * 32, b"b" * 32]))]))
-    me.passes(0.4)
+    kept = [statement(key, receipt(CheapSeal(at(key).peer), passed.token, [record()])) for key in (FAR, 1)]
+    forged = statement(3, receipt(CheapSeal(at(1).peer), passed.token, [record()]))
+    me.receive(target, Answer(passed.hop, [*kept, forged, Result(0, Status.OK, b"")]))
+    me.passes(9)
     assert me.done() == [[2]]
+
+
+def statement(key: int, signature: bytes) -> Result:
+    return Result(0, Status.STATEMENT, encode(Statement(at(key).peer.raw, [Entry(0)], signature)), True)
+
+
+def keepers(answer: Answer) -> list[int]:
+    """Who signs that it keeps item 0."""
+    said = [decode_statement(r.payload) for r in answer.results if r.status == Status.STATEMENT]
+    return [SPACE.contact(s.holder).key for s in said if s.entries == [Entry(0)]]
 
 
 def test_the_root_stores_at_the_replicas_and_says_who_stored() -> None:
@@ -151,12 +130,25 @@ def test_the_root_stores_at_the_replicas_and_says_who_stored() -> None:
     assert set(stores) == {1, 2}, "three replicas in a small overlay, this one among them"
     me.passes(0.3)
     assert [target for target, _ in me.take(Ack)] == [FAR]
-    me.receive(1, Stored(stores[1].call))
+    me.receive(1, Stored(stores[1].call, [], b"signed"))
     me.receive(4, Stored(stores[2].call))
     assert me.take(Answer) == []
     me.receive(2, Stored(stores[2].call, [0]))
     [(_, answer)] = me.take(Answer)
-    assert decode_peers(answer.results[0].payload) == [at(0).peer.raw, at(1).peer.raw]
+    assert keepers(answer) == [0, 1]
+    assert decode_statement(answer.results[1].payload).signature == b"signed"
+
+
+def test_a_holder_signs_what_it_keeps_of_a_write() -> None:
+    me = Played(0, 1)
+    me.receive(1, Store(5, [record(key=0), record(key=1)], b"t" * 8))
+    [(_, stored)] = me.take(Stored)
+    assert stored.signature == receipt(CheapSeal(at(0).peer), b"t" * 8, [record(key=0), record(key=1)])
+    me.receive(1, Store(6, [record(key=0, sequence=0), record(key=2)], b"t" * 8))
+    [(_, stored)] = me.take(Stored)
+    assert stored.refused == [0] and stored.signature == receipt(CheapSeal(at(0).peer), b"t" * 8, [record(key=2)])
+    me.receive(1, Store(7, [record(key=3)]))
+    assert me.take(Stored) == [(1, Stored(7))], "a repair needs no signature"
 
 
 def test_a_replica_that_does_not_answer_is_not_counted() -> None:
@@ -167,7 +159,7 @@ def test_a_replica_that_does_not_answer_is_not_counted() -> None:
     me.passes(1.3)
     sent = me.take()
     [answer] = [m for _, m in sent if isinstance(m, Answer)]
-    assert decode_peers(answer.results[0].payload) == [at(0).peer.raw, at(1).peer.raw]
+    assert keepers(answer) == [0, 1]
     assert 2 in [target for target, m in sent if isinstance(m, Ping)]
 
 
@@ -177,7 +169,7 @@ def test_a_write_that_makes_no_sense_is_stored_nowhere(body: bytes) -> None:
     me.receive(FAR, request(Kind.PUT, 0, body=body))
     sent = me.take()
     [answer] = [m for _, m in sent if isinstance(m, Answer)]
-    assert decode_peers(answer.results[0].payload) == []
+    assert keepers(answer) == []
     assert not [m for _, m in sent if isinstance(m, Store)]
     assert len(me.node.core.store) == 0
 

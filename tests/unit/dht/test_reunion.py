@@ -56,3 +56,28 @@ def test_news_of_a_bridge_are_believed_only_if_that_peer_is_not_found_here() -> 
     me.receive(128, Bridge(at(ELSEWHERE).peer.raw))
     me.passes(1)
     assert events.Connect(at(ELSEWHERE).peer) in me.effects
+
+
+def test_a_liar_cannot_make_us_dial_more_often_than_a_few_times_a_minute() -> None:
+    me = Played(0, 1, 128)
+    for key in range(100, 120):
+        me.receive(128, Bridge(at(key).peer.raw))
+        me.passes(0.5)
+    dialed = [e.peer for e in me.effects if isinstance(e, events.Connect)]
+    assert dialed == [at(100).peer, at(101).peer]
+    me.receive(1, Bridge(at(ELSEWHERE).peer.raw))
+    me.passes(1)
+    assert events.Connect(at(ELSEWHERE).peer) in me.effects, "others are still heard"
+    me.passes(70)
+    me.receive(128, Bridge(at(121).peer.raw))
+    me.passes(1)
+    assert events.Connect(at(121).peer) in me.effects
+
+
+def test_whoever_is_dialed_through_a_liar_and_does_not_answer_is_no_bridge() -> None:
+    me = Played(0, 1, 128)
+    me.receive(128, Bridge(at(ELSEWHERE).peer.raw))
+    me.passes(1)
+    me.handle(events.ConnectFailed(at(ELSEWHERE).peer))
+    me.passes(10)
+    assert not me.take(Bridge) and me.node._reunion.crossed == 0

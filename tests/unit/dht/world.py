@@ -11,7 +11,7 @@ from agent.dht.config import DhtConfig
 from agent.dht.keys import Contact
 from agent.dht.messages import Answer, Item, Kind, Message, Near, Request, Result, Status, decode, encode
 from agent.dht.node import DhtNode
-from tests.sim.engine import START, cheap_verify
+from tests.sim.engine import START, CheapSeal, cheap_verify
 from tests.unit.dht.peers import SPACE, at
 
 
@@ -19,8 +19,12 @@ class Played:
     """The node with key `me`. Its neighbours answer its own upkeep with nothing new; the rest is for the test."""
 
     def __init__(self, me: int, *neighbours: int, config: DhtConfig | None = None) -> None:
-        config = config or DhtConfig(siblings=4, replicas=3, read_paths=1, write_paths=1, read_answers=1, empty_answers=1)
-        self.node = DhtNode(at(me).peer, config, verify=cheap_verify, rng=random.Random(0), space=SPACE)
+        config = config or DhtConfig(
+            siblings=4, replicas=3, read_paths=1, write_paths=1, read_confirmations=1, write_confirmations=1
+        )
+        self.node = DhtNode(
+            at(me).peer, config, verify=cheap_verify, seal=CheapSeal(at(me).peer), rng=random.Random(0), space=SPACE
+        )
         self.now = START
         self.node.begin(self.now)
         self.effects: list[events.Effect] = []

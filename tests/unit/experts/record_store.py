@@ -42,20 +42,25 @@ class RecordStore:
     records: dict[str, dict[tuple[str, PeerId], Kept]] = field(default_factory=dict)
     sequence: int = 0
     reads: list[Sequence[str]] = field(default_factory=list)
+    eager: list[bool] = field(default_factory=list)
+    """Of each of the reads."""
     unread: set[str] = field(default_factory=set)
     """Names that nobody answers for."""
+    hidden: set[str] = field(default_factory=set)
+    """Names under which eager reads find nothing."""
     full: set[str] = field(default_factory=set)
     """Names under which nothing more is stored."""
     silent: bool = False
     on_put: Callable[[PeerId, Sequence[Entry]], None] = lambda owner, entries: None
 
-    def get_many(self, names: Sequence[str]) -> dict[str, list[Kept]]:
+    def get_many(self, names: Sequence[str], *, eager: bool = False) -> dict[str, list[Kept]]:
         self.reads.append(list(names))
+        self.eager.append(eager)
         if self.silent:
             raise CallTimeout("nobody answered")
         now = self.clock.unix()
         return {
-            name: [k for k in self.records.get(name, {}).values() if k.expires_at > now]
+            name: [k for k in self.records.get(name, {}).values() if k.expires_at > now and not (eager and name in self.hidden)]
             for name in names
             if name not in self.unread
         }
@@ -83,7 +88,7 @@ class OverlayOf:
     peer_id: PeerId
 
     async def get_many(self, names: Sequence[str], *, eager: bool = False) -> dict[str, list[Kept]]:
-        return self.store.get_many(names)
+        return self.store.get_many(names, eager=eager)
 
     async def put_many(self, entries: Sequence[Entry]) -> list[int]:
         return self.store.put_many(self.peer_id, entries)
