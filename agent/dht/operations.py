@@ -186,7 +186,7 @@ class Operations:
         number = path + search.offset if path else 0
         leg = Leg(search.token, search.kind, number, core.me, _PathSink(self, search, path))
         leg.start = search.starts[path] if path < len(search.starts) else None
-        if search.kind == Kind.READ and path > 0 and search.starting:  # the first asks all holders already
+        if search.kind == Kind.READ and path > 1 and search.starting:  # the first two ask all holders already
             wanted = [Item(item.index, item.key, ALONE) for item in wanted]
         if path > 0 and search.evidence is not None and core.table.reach() < FAR:
             leg.bend = core.rng.randrange(1, 2 + core.table.reach() // 2)

@@ -36,7 +36,7 @@ from tests.unit.dht.world import Played, request
 FAR = 0b1000_0000
 KEY = bytes([FAR])
 HOLDERS = (FAR, FAR + 1, FAR + 2)
-TWO_PATHS = DhtConfig(siblings=4, replicas=3, read_confirmations=2)
+THREE_PATHS = DhtConfig(siblings=4, replicas=3)
 
 
 def record(key: int = FAR, owner: int = 5, **changes: object) -> Record:
@@ -65,15 +65,18 @@ def reading(me: Played) -> Iterator[tuple[int, Request]]:
         me.passes(0.4)
 
 
-def test_a_read_ends_when_all_holders_have_signed_and_two_paths_have_brought_it() -> None:
-    me = Played(0, *HOLDERS, 1, config=TWO_PATHS)
+def test_a_read_ends_when_all_holders_have_signed_and_the_paths_confirm_it() -> None:
+    me = Played(0, *HOLDERS, 1, 2, config=THREE_PATHS)
     me.handle(events.Get(1, [KEY]))
-    [(a, first), (b, second)] = asked(me)
-    assert a == FAR and b in HOLDERS[1:] and first.token == second.token
-    assert (first.items[0].body, second.items[0].body) == (b"", ALONE), "one of them asks all holders"
-    answer(me, a, first, [spoken(h, first, [record()]) for h in HOLDERS], record())
+    paths = asked(me)
+    assert paths[0][0] == FAR and len({neighbour for neighbour, _ in paths}) == 3
+    assert len({passed.token for _, passed in paths}) == 1
+    assert [passed.items[0].body for _, passed in paths] == [b"", b"", ALONE], "two of them ask all holders"
+    for neighbour, passed in paths[:2]:
+        answer(me, neighbour, passed, [spoken(h, passed, [record()]) for h in HOLDERS], record())
     assert me.done() == []
-    answer(me, b, second, [spoken(b, second, [record()])], record())
+    neighbour, passed = paths[2]
+    answer(me, neighbour, passed, [spoken(FAR + 1, passed, [record()])], record())
     assert me.done() == [{KEY: [record()]}]
 
 
