@@ -18,6 +18,7 @@ from agent.dht.operations import Found, Operations
 from agent.identity import PeerId
 
 ASKS_MAX = 3  # neighbours that are asked in one round before what is still lacking is searched for
+PICKS_MAX = 16  # random neighbours that are looked at, to find one with the same buckets
 NAMED_EACH = 2  # peers that a neighbour names for each key
 
 Stratum = tuple[int, int]  # bucket, and which part of it
@@ -48,16 +49,19 @@ class Buckets:
         self._after(self._core.config.refresh_step_s)
 
     def lost(self, contact: Contact) -> None:
-        """A connection closed. If nothing else leads to that part of the key space, look for another there soon."""
+        """A connection closed. If nothing else leads to that part of the key space, look for another there soon. A bucket that
+        still has connections can wait for the next round: where many are at their limit, whoever was let go for want of room
+        would only push out others."""
         core = self._core
         bucket = bucket_of(core.me.key, contact.key)
         stratum = stratum_of(contact.key, bucket, core.config.stratum_bits) if bucket >= 0 else 0
         if self.lacks(bucket, stratum):
             if (bucket, stratum) not in self._round:
                 self._round.insert(0, (bucket, stratum))
-            self._asks = 0
-            self._round_s = core.config.refresh_first_s
-            self.later()
+            if core.table.is_empty(bucket):
+                self._asks = 0
+                self._round_s = core.config.refresh_first_s
+                self.later()
 
     def lacks(self, bucket: int, stratum: int) -> bool:
         """True if a connection is wanted there. At the limit of connections one in each bucket has to do: requests still get
@@ -144,11 +148,12 @@ class Buckets:
         if there is none."""
         core = self._core
         lowest = min(bucket for bucket, _ in strata)
-        contacts = [n.contact for peer, n in core.table.connected.items() if not core.is_suspect(peer)]
-        if not contacts:
-            return
-        alike = [c for c in contacts if bucket_of(core.me.key, c.key) <= lowest] or contacts
-        asked = alike[core.rng.randrange(len(alike))]
+        neighbours = list(core.table.connected.values())
+        asked = neighbours[core.rng.randrange(len(neighbours))].contact
+        for _ in range(PICKS_MAX):
+            if bucket_of(core.me.key, asked.key) <= lowest and not core.is_suspect(asked.peer):
+                break
+            asked = neighbours[core.rng.randrange(len(neighbours))].contact
         core.send(asked.peer, Seek([core.space.encode(self._random_key(*place)) for place in strata]))
 
     def _search(self, bucket: int, stratum: int) -> None:
