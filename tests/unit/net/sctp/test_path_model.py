@@ -59,3 +59,13 @@ def test_a_single_lump_is_forgotten_and_lumps_all_the_time_are_provided_for():
         now += LUMPS_S / 2
         path.acked(sample(now, 200_000, 0, round_trip=False))
     assert path.lump_bytes > 60_000
+
+
+@pytest.mark.parametrize(("bridge_s", "bridge_bytes", "most"), [(0.01, 0, 10_000), (0.001, 60_000, 60_000), (0.1, 0, 100_000)])
+def test_lateness_is_bridged_up_to_a_limit(bridge_s: float, bridge_bytes: int, most: int):
+    path = PathModel(bridge_s=bridge_s, bridge_bytes=bridge_bytes)
+    now = run(path, 10)
+    for _ in range(2 * LUMPS_PERIODS):
+        now += LUMPS_S / 2
+        path.acked(sample(now, 400_000, 0, round_trip=False))
+    assert path.lump_bytes == pytest.approx(most)
