@@ -76,6 +76,8 @@ def seeds_of_dht() -> list[bytes]:
         messages.Near(True),
         messages.NearPeers([raw]),
         messages.Seek([key]),
+        messages.Attest(1, bytes(8), [messages.Claim(0, key, bytes(16))]),
+        messages.Attested(1, messages.Statement(raw, [messages.Entry(0, [])], b"s"), [bytes(8)]),
     ]
     return [
         *map(messages.encode, sent),

@@ -220,8 +220,8 @@ def test_connections_are_bounded() -> None:
     assert max(len(peer.links) for peer in sim.peers.values()) <= 18
     sim.run(120)
     assert max(len(peer.links) for peer in sim.peers.values()) <= 18
-    assert sum(len(peer.links) for peer in sim.peers.values()) / 60 < 13
-    assert strangers(sim, 3) <= 2
+    assert sum(len(peer.links) for peer in sim.peers.values()) / 60 < 12.5, "the half more is for a while, and for a few"
+    assert strangers(sim, 4) == 0
 
 
 def test_an_overlay_of_a_hundred_routes_in_few_hops() -> None:
