@@ -213,7 +213,8 @@ class Bbr:
             self._press(sample)
         elif phase is Phase.YIELD:
             assert self._curve is not None
-            if not self._queue_stands and self._curve.window(now, model.rtt_s) > WINDOW_GAIN * model.product:
+            alone = self._yielding.lossy or self._curve.window(now, model.rtt_s) > WINDOW_GAIN * model.product
+            if alone and not self._queue_stands:
                 self._enter(Phase.CRUISE, now)
         self._check_contest(sample)
         self._maybe_probe_rtt(sample)

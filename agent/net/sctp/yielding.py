@@ -42,6 +42,9 @@ BACKGROUND_MAX = 0.02
 """More is never taken for usual: it may be our own bursts."""
 BACKGROUND_MARGIN, BACKGROUND_MORE = 2.0, 0.005
 """An overflow is more than so many times the usual loss, and so much more."""
+LOSSY, LOSSY_MORE = 0.003, 0.02
+"""A path that loses so much by itself leaves CUBIC about twenty packets, whatever we do: there it takes this much more loss to
+be an overflow, as a round's share of chance losses swings."""
 RARE_PACKETS = 0.15
 """Where the path loses fewer packets than this in a round by itself, a single one lost at a full queue is an overflow."""
 FULL, STILL_FULL = 0.7, 0.8
@@ -93,13 +96,18 @@ class Yielding:
         self._overflow_at = 0.0
         self._queue_low_s = float("inf")
 
+    @property
+    def lossy(self) -> bool:
+        """Whether the path loses so much by itself that nobody is to be yielded to."""
+        return self.background > LOSSY
+
     def overflowed(self, model: PathModel, packet_bytes: int, now: float) -> bool:
         """Whether the round trip that has just ended saw a queue overflow. To be asked once about each."""
         self._queue_low_s = min(self._queue_low_s, model.queue_s)
         lost, total = model.lost_bytes, model.acked_bytes + model.lost_bytes
         queued = model.rtt_s > 1.1 * model.min_rtt + 0.001
         share = lost / total if total else 0.0
-        usual = BACKGROUND_MARGIN * self.background + BACKGROUND_MORE
+        usual = BACKGROUND_MARGIN * self.background + (LOSSY_MORE if self.lossy else BACKGROUND_MORE)
         rare = self.background * total < RARE_PACKETS * packet_bytes
         self.background += BACKGROUND_GAIN[queued] * (min(share, BACKGROUND_MAX) - self.background)
         full = model.queue_s > max(FULL * model.queue_full_s, 0.05 * model.min_rtt + 0.001)
