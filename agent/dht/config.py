@@ -54,13 +54,14 @@ class DhtConfig:
     hop_timeout_s: float = 1.2  # a neighbour that does not acknowledge by then is passed over
     attempt_timeout_s: float = 1.5  # without an answer by then the origin tries another path
     operation_timeout_s: float = 8.0
+    careful_timeout_s: float = 12.0  # the same of a careful read, which only liars or losses on most paths keep so long
     grace_s: float = 0.3  # how long the remaining paths are waited for after a useful answer; a careful read then tries another
     read_paths: int = 2  # that an eager read begins with; a careful one with `read_confirmations`
     write_paths: int = 2
     read_confirmations: int = 3  # paths that have to confirm what all holders have signed; one more for each that has not
     write_confirmations: int = 2  # the same for a write
     witness_timeout_s: float = 0.6  # how long whoever answers a careful read waits for the other holders
-    paths_max: int = 12  # paths that one operation may try, retries included
+    paths_max: int = 16  # paths that one operation may try, retries included
     relays_max: int = 2048  # requests that a node has passed on and whose answer it awaits
     relays_per_peer_max: int = 512
     deliveries_max: int = 256  # routed messages whose handler is still at work

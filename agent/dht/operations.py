@@ -85,7 +85,8 @@ class Operations:
         for batch in batches:
             config = core.config
             paths = config.read_paths if eager else config.read_confirmations
-            self.start(Kind.GET if eager else Kind.READ, batch, finished, paths=paths)
+            timeout_s = config.operation_timeout_s if eager else config.careful_timeout_s
+            self.start(Kind.GET if eager else Kind.READ, batch, finished, paths=paths, timeout_s=timeout_s)
 
     def put(self, op: int, records: Sequence[Record]) -> None:
         """Write; ends with Done(op, [replicas that signed for it, per record]); 0 if these are fewer than half."""

@@ -46,7 +46,7 @@ def test_everyone_reads_what_anyone_wrote() -> None:
     sim = grown(40)
     peers = sim.alive()
     for i, peer in enumerate(peers):
-        assert sim.put(peer, f"name{i}", b"%d" % i) == sim.config.replicas
+        assert sim.put(peer, f"name{i}", b"%d" % i) >= sim.config.replicas  # further paths, if any, may end at further holders
     for i in range(len(peers)):
         for reader in sim.rng.sample(peers, 3):
             found = sim.get(reader, f"name{i}")
@@ -85,7 +85,7 @@ def test_bulk_reads_and_writes_of_many_keys() -> None:
     before = sim.delivered
     found = sim.ask(reader, lambda op: events.Get(op, keys))
     assert {k: [r.key for r in rs] for k, rs in found.items()} == {k: [k] for k in keys}
-    assert sim.delivered - before < 4 * len(keys), "with the statements of five holders of each"
+    assert sim.delivered - before < 6 * len(keys), "with the statements of five holders of each, twice"
     before = sim.delivered
     assert sim.ask(reader, lambda op: events.Get(op, keys, eager=True)) == found
     assert sim.delivered - before < len(keys)

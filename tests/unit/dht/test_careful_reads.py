@@ -60,7 +60,7 @@ def answer(me: Played, source: int, passed: Request, statements: Sequence[Result
 
 def reading(me: Played) -> Iterator[tuple[int, Request]]:
     """Each path that the read takes, in turn."""
-    for _ in range(12):
+    for _ in range(40):
         yield from asked(me)
         me.passes(0.4)
 
@@ -131,7 +131,7 @@ def test_one_holder_of_three_is_never_enough() -> None:
     me.handle(events.Get(1, [KEY]))
     for neighbour, passed in reading(me):
         answer(me, neighbour, passed, [spoken(FAR, passed, [record()])], record())
-    me.passes(9)
+    me.passes(13)
     assert me.done() == [{}]
 
 

@@ -134,7 +134,7 @@ def test_without_anyone_to_spare_there_is_no_victim() -> None:
         ({"hop_timeout_s": 0.0}, "hop_timeout_s"),
         ({"replicas": 9}, "replicas"),
         ({"links_max": 15}, "links_max"),
-        ({"read_paths": 13}, "paths_max"),
+        ({"read_paths": 17}, "paths_max"),
         ({"hop_limit": 256}, "hop_limit"),
     ],
 )
