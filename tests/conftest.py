@@ -10,13 +10,23 @@ import pytest
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
+@pytest.hookimpl(trylast=True)  # after Django's, which puts tests with a database first
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests run when they are asked for: with -m slow, or by name."""
+    """Those that start processes come first, and one after another even if several workers share the tests: each of them wants
+    the whole machine. Slow tests run when they are asked for: with -m slow, or by name."""
+    items.sort(key=lambda item: not starts_processes(item))
+    for item in items:
+        if starts_processes(item):
+            item.add_marker(pytest.mark.xdist_group("processes"))
     if "slow" in config.option.markexpr:
         return
     for item in items:
         if "slow" in item.keywords and not any("::" in argument for argument in config.args):
             item.add_marker(pytest.mark.skip(reason="slow; run it with -m slow"))
+
+
+def starts_processes(item: pytest.Item) -> bool:
+    return bool({"integration", "browser"} & set(item.path.parts))
 
 
 @pytest.fixture(scope="session")
