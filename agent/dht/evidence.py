@@ -123,11 +123,11 @@ class Evidence:
         for entry in statement.entries:
             if entry.extra:
                 extras.append((entry.index, entry.extra))
+            self._together.setdefault((path, entry.index), set()).add(contact.peer)
             distance = contact.key ^ self._core.space.decode(self._items[entry.index].key)
             if self._is_within(distance, WIDE_SPREAD):
                 self.holders[entry.index].add(contact.peer)
                 self.paths[entry.index].add(path)
-                self._together.setdefault((path, entry.index), set()).add(contact.peer)
             if self._is_within(distance, SPREAD):
                 self.signers[entry.index].add(contact.peer)
         return extras
@@ -157,8 +157,8 @@ class Evidence:
     def kept_by(self, index: int) -> int:
         """PUT: how many holders have signed that they keep it; 0 if on no path half of them have. Liars on many paths, each of
         whom signs for itself, are not holders together."""
-        most = max((len(self._together.get((path, index), ())) for path in self.paths[index]), default=0)
-        return len(self.holders[index]) if most >= (self._wanted() + 1) // 2 else 0
+        most = max((len(peers) for (_, i), peers in self._together.items() if i == index), default=0)
+        return max(most, len(self.holders[index])) if most >= (self._wanted() + 1) // 2 else 0
 
     def _wanted(self) -> int:
         core = self._core
