@@ -157,7 +157,7 @@ class Evidence:
     def kept_by(self, index: int) -> int:
         """PUT: how many holders have signed that they keep it; 0 if on no path half of them have. Liars on many paths, each of
         whom signs for itself, are not holders together."""
-        most = max((len(peers) for (_, i), peers in self._together.items() if i == index), default=0)
+        most = max(len(self._together.get((path, index), ())) for path in range(self._core.config.paths_max))
         return max(most, len(self.holders[index])) if most >= (self._wanted() + 1) // 2 else 0
 
     def _wanted(self) -> int:
