@@ -10,7 +10,7 @@ import pytest
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-@pytest.hookimpl(trylast=True)  # after Django's, which puts tests with a database first
+# Called after pytest-django's, which puts tests with a database first, and before xdist's, which reads the groups.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Those that start processes come first, and one after another even if several workers share the tests: each of them wants
     the whole machine. Slow tests run when they are asked for: with -m slow, or by name."""

@@ -23,8 +23,10 @@ async def test_home_lists_the_experiments(site: Site, page: Page) -> None:
     await page.goto(site.url)
     await expect(page.locator(".shelf li")).to_have_count(1)
     await shoot(page, "home")
-    await page.get_by_role("link", name="gpt-crowd").click()
+    async with page.expect_websocket() as live:
+        await page.get_by_role("link", name="gpt-crowd").click()
     await expect(page).to_have_url(f"{site.url}/experiments/gpt-crowd/")
+    await (await live.value).wait_for_event("framereceived")  # a page that is left before its socket is open warns of it
 
 
 async def test_a_page_that_is_not_there(site: Site, page: Page, complaints: Complaints) -> None:

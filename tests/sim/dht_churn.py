@@ -1,13 +1,16 @@
 """Records and lookups while peers come and go: a fifth of them killed at once, then steady churn, and messages lost throughout.
 
 Records are written once, by peers that may themselves leave; what keeps them is repair. Each minute of the steady churn 1 % of
-the peers leave, half of them without a word, and as many come. Reads go on all the time.
+the peers leave, half of them without a word, and as many come. Reads go on all the time. Some peers have an address of their own
+(the bootstrap role), and every peer has cached a few of these when it came, as agents do: nothing else leads a few peers whose
+neighbours all died back to the others.
 """
 
 from __future__ import annotations
 
 import sys
 
+from agent.identity import PeerId
 from tests.sim.dht_lookup import fill, grow
 from tests.sim.engine import World
 from tests.sim.engine.command import Run, main
@@ -15,6 +18,7 @@ from tests.sim.engine.survey import components, strangers
 from tests.sim.engine.workload import Library, spread
 
 RECORDS_MAX = 1000
+BOOTSTRAPS = 0.02  # of all peers
 KILLED = 0.20
 LEAVING_PER_MINUTE = 0.01
 LOST = 0.01  # of all messages
@@ -26,6 +30,7 @@ def scenario(run: Run) -> None:
     """See the module."""
     world = run.world()
     grow(run, world)
+    world.tell_entrances(max(2, int(BOOTSTRAPS * run.peers)))
     library = Library(world)
     fill(run, library, min(RECORDS_MAX, run.peers))
     world.links.lost = LOST
@@ -54,7 +59,16 @@ def churn(world: World, library: Library, peers: int) -> None:
         at = world.now + 60.0 * world.rng.random()
         world.at(at, leave, world, i % 2 == 0)
         world.at(world.now + 60.0 * world.rng.random(), world.join)
+    began = world.now
     read(world, library, "churn/", LOOKUPS_PER_MINUTE, over_s=60.0)
+    appoint(world, [peer for peer in world.alive() if world.peers[peer].born_at >= began])
+
+
+def appoint(world: World, newcomers: list[PeerId]) -> None:
+    """Of those who came, some have an address of their own, in place of those who had one and left; old caches keep the old ones."""
+    gone = [place for place, peer in enumerate(world.entrances) if not world.peers[peer].alive]
+    for place, peer in zip(gone, world.rng.sample(newcomers, min(len(newcomers), len(gone))), strict=False):
+        world.entrances[place] = peer
 
 
 def leave(world: World, silently: bool) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import errors
+from agent import PROTOCOL_VERSION, errors
 from agent.cli import main as module
 from agent.cli.main import VERBS, exit_codes, main
 from agent.errors import HiveError
@@ -81,7 +81,7 @@ def test_config_shows_values_and_sources(capsys: pytest.CaptureFixture[str], tmp
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert "hive-agent 0.1.0\nprotocol 1\n" in capsys.readouterr().out
+    assert f"hive-agent 0.1.0\nprotocol {PROTOCOL_VERSION}\n" in capsys.readouterr().out
     assert main(["version", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["aiortc"] != "missing"
 
