@@ -10,14 +10,17 @@ import pytest
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-# Called after pytest-django's, which puts tests with a database first, and before xdist's, which reads the groups.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What starts processes runs one after another even if several workers share the tests: each of it wants the machine."""
+    if starts_processes(item):
+        item.add_marker(pytest.mark.xdist_group("processes"))
+
+
+@pytest.hookimpl(trylast=True)  # after Django's, which puts tests with a database first
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Those that start processes come first, and one after another even if several workers share the tests: each of them wants
-    the whole machine. Slow tests run when they are asked for: with -m slow, or by name."""
+    """What starts processes comes first, so that it is not left for the end. Slow tests run when they are asked for: with
+    -m slow, or by name."""
     items.sort(key=lambda item: not starts_processes(item))
-    for item in items:
-        if starts_processes(item):
-            item.add_marker(pytest.mark.xdist_group("processes"))
     if "slow" in config.option.markexpr:
         return
     for item in items:

@@ -65,7 +65,7 @@ def churn(world: World, library: Library, peers: int) -> None:
 
 
 def appoint(world: World, newcomers: list[PeerId]) -> None:
-    """Of those who came, some have an address of their own, in place of those who had one and left; old caches keep the old ones."""
+    """Of those who came, some have an address of their own, in place of those who left; old caches keep the old ones."""
     gone = [place for place, peer in enumerate(world.entrances) if not world.peers[peer].alive]
     for place, peer in zip(gone, world.rng.sample(newcomers, min(len(newcomers), len(gone))), strict=False):
         world.entrances[place] = peer
