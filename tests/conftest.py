@@ -6,30 +6,35 @@ import os
 import shutil
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PROCESSES = ("tests/integration/", "tests/browser/")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """What starts processes runs one after another even if several workers share the tests: each of it wants the machine."""
-    if starts_processes(item):
-        item.add_marker(pytest.mark.xdist_group("processes"))
+class ProcessesInTurn(LoadScopeScheduling):  # type: ignore[misc]
+    """Shares files of tests among workers. What starts processes runs in turn on one of them: each wants the machine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path: str = nodeid.split("::")[0]
+        return "processes" if path.startswith(PROCESSES) else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ProcessesInTurn:
+    return ProcessesInTurn(config, log)
 
 
 @pytest.hookimpl(trylast=True)  # after Django's, which puts tests with a database first
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What starts processes comes first, so that it is not left for the end. Slow tests run when they are asked for: with
     -m slow, or by name."""
-    items.sort(key=lambda item: not starts_processes(item))
+    items.sort(key=lambda item: not item.nodeid.startswith(PROCESSES))
     if "slow" in config.option.markexpr:
         return
     for item in items:
         if "slow" in item.keywords and not any("::" in argument for argument in config.args):
             item.add_marker(pytest.mark.skip(reason="slow; run it with -m slow"))
-
-
-def starts_processes(item: pytest.Item) -> bool:
-    return bool({"integration", "browser"} & set(item.path.parts))
 
 
 @pytest.fixture(scope="session")
