@@ -9,15 +9,16 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PROCESSES = ("tests/integration/", "tests/browser/")
+IN_TURN = ("tests/integration/", "tests/browser/")
 
 
 class ProcessesInTurn(LoadScopeScheduling):  # type: ignore[misc]
-    """Shares files of tests among workers. What starts processes runs in turn on one of them: each wants the machine."""
+    """Shares files of tests among workers. The browser's run in turn on one of them, and so do those that start agents: two of
+    either kind at once would want more than the machine has."""
 
     def _split_scope(self, nodeid: str) -> str:
         path: str = nodeid.split("::")[0]
-        return "processes" if path.startswith(PROCESSES) else path
+        return next((folder for folder in IN_TURN if path.startswith(folder)), path)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -29,7 +30,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Processes
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What starts processes comes first, so that it is not left for the end. Slow tests run when they are asked for: with
     -m slow, or by name."""
-    items.sort(key=lambda item: not item.nodeid.startswith(PROCESSES))
+    items.sort(key=lambda item: not item.nodeid.startswith(IN_TURN))
     if "slow" in config.option.markexpr:
         return
     for item in items:

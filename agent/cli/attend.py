@@ -65,6 +65,8 @@ class Attendance:
                 limit.cancel()
             for number in handlers:
                 loop.remove_signal_handler(number)
+                if self._draining:  # it has left: one key press more would only spoil the exit code
+                    signal.signal(number, signal.SIG_IGN)
             self._show()
         return EXIT_STOPPED if self._stopped else 0
 

@@ -153,12 +153,13 @@ def interrupt_twice(agent: Agent) -> None:
     agent.send(signal.SIGINT)
 
 
-@pytest.mark.parametrize(("name", "leave"), [("carol", interrupt_twice), ("dave", stop)])
-def test_stopping_at_once(crowd: Crowd, name: str, leave: Callable[[Agent], None]) -> None:
+@pytest.mark.parametrize(("name", "leave", "codes"), [("carol", interrupt_twice, {130, 0}), ("dave", stop, {130})])
+def test_stopping_at_once(crowd: Crowd, name: str, leave: Callable[[Agent], None], codes: set[int]) -> None:
+    """Whoever hosts nothing may have left in good order (0) before the second Ctrl-C comes."""
     agent = crowd.agents.get(name) or crowd.start(name, "--bootstrap", crowd.agents["alice"].address)
     agent.until(lambda r: r.tokens > 0, "it trains")
     leave(agent)
-    assert agent.wait(AT_ONCE_S) == 130, agent.said
+    assert agent.wait(AT_ONCE_S) in codes, agent.said
     assert agent.events("left") and agent.latest is not None and agent.latest.stage == "stopped"
     crowd.agents["alice"].until_trains(1)
 
