@@ -21,6 +21,8 @@ from agent.identity import PeerId
 
 SPREAD = 2  # how many times further from the key than around us the furthest holder may lie, to be counted in full
 WIDE_SPREAD = 4  # the same, to be counted if there are no others
+FAR_SPREAD = 16  # the same, for a reader who lives where peers are much denser than around the key, which one in five hundred does
+FAR_PATHS = 3  # on each of so many has half of the holders to sign together then; whoever lies for itself is alone on a path
 SPOILT = b"?"
 PATHS_ENOUGH = 5  # that have to confirm, however few holders have signed, as long as it is half of them
 STATEMENTS_PER_ITEM_MAX = 16  # on one path, on average
@@ -34,6 +36,7 @@ class Evidence:
 
     __slots__ = (
         "_core",
+        "_far",
         "_items",
         "_kind",
         "_over",
@@ -58,6 +61,7 @@ class Evidence:
         self._over: set[tuple[int, int]] = set()  # path, item: all its records have come
         self._pending: dict[int, list[Statement]] = {}
         self._together: dict[tuple[int, int], set[PeerId]] = {}  # path, item -> who has signed on that path
+        self._far: dict[int, dict[int, set[PeerId]]] = {index: {} for index in items}  # item -> path -> signers, FAR_SPREAD
         self.lenience = 0  # paths that are done without, because time runs out
         self.paths: dict[int, set[int]] = {index: set() for index in items}  # item -> paths that a holder has signed on
         self.signers: dict[int, set[PeerId]] = {index: set() for index in items}  # item -> holders that count
@@ -125,6 +129,8 @@ class Evidence:
                 extras.append((entry.index, entry.extra))
             self._together.setdefault((path, entry.index), set()).add(contact.peer)
             distance = contact.key ^ self._core.space.decode(self._items[entry.index].key)
+            if self._is_within(distance, FAR_SPREAD):
+                self._far[entry.index].setdefault(path, set()).add(contact.peer)
             if self._is_within(distance, WIDE_SPREAD):
                 self.holders[entry.index].add(contact.peer)
                 self.paths[entry.index].add(path)
@@ -152,7 +158,9 @@ class Evidence:
         """True if it may be believed when no path is left to try: at least half as many have signed as there are holders."""
         if self._kind == Kind.PUT:
             return self.kept_by(index) > 0
-        return bool(self.paths[index]) and len(self.holders[index] | self.signers[index]) >= (self._wanted() + 1) // 2
+        half = (self._wanted() + 1) // 2
+        together = sum(len(signers) >= half for signers in self._far[index].values())
+        return together >= FAR_PATHS or (bool(self.paths[index]) and len(self.holders[index] | self.signers[index]) >= half)
 
     def kept_by(self, index: int) -> int:
         """PUT: how many holders have signed that they keep it; 0 if on no path half of them have. Liars on many paths, each of
