@@ -16,7 +16,7 @@ from agent.reports import Event, Report
 from deploy.demo import processes
 from tests.integration.crowd import EXPERIMENT, Ended, processes_of, run_to_end
 
-pytestmark = pytest.mark.demo
+pytestmark = [pytest.mark.demo, pytest.mark.slow]
 
 KEYS = set(
     "experiment agents seconds tokens tokens_per_s loss_first loss_last loss_validation experts_total experts_alive connections "
