@@ -21,9 +21,7 @@ from agent.identity import PeerId
 
 SPREAD = 2  # how many times further from the key than around us the furthest holder may lie, to be counted in full
 WIDE_SPREAD = 4  # the same, to be counted if there are no others
-FAR_SPREAD = (
-    16  # the same, for a reader who lives where peers are much denser than around the key, which one in five hundred does
-)
+FAR_SPREAD = 16  # the same, for a reader who lives where peers are much denser than around the key (one in five hundred)
 FAR_PATHS = 3  # on each of so many has half of the holders to sign together then; whoever lies for itself is alone on a path
 SPOILT = b"?"
 PATHS_ENOUGH = 5  # that have to confirm, however few holders have signed, as long as it is half of them

@@ -106,6 +106,8 @@ def test_unknown_verb(clone: Clone) -> None:
         (("demo", "--agents", "2"), "-m deploy.demo --agents 2", "requirements.txt"),
         (("serve", "--port", "1"), "-m coordinator.serve --port 1", "requirements.txt"),
         (("test", "tests/unit", "-k", "a b"), "-m pytest tests/unit -k a b", "requirements-dev.txt"),
+        (("test", "-m", "slow"), "-m pytest -m slow", "requirements-dev.txt"),  # one after another: they want the whole machine
+        (("test", "-n", "0"), "-m pytest -n 0", "requirements-dev.txt"),
         (("check",), "-m deploy.check", "requirements-dev.txt"),
     ],
 )

@@ -153,6 +153,29 @@ def test_signers_far_from_the_key_do_not_shorten_a_read() -> None:
     assert asked(me), "another path is tried at once"
 
 
+@pytest.mark.parametrize(
+    ("each", "outcome"),
+    [
+        ([(30, 35, 40)], [{b"\0": []}]),  # the holders, together on every path
+        ([(30,), (35,), (40,)], [{}]),  # liars, each alone on its paths
+        ([(100, 110, 120)], [{}]),  # together, but further off than anybody counts
+    ],
+)
+def test_in_a_dense_place_far_holders_are_believed_if_they_sign_together(each: list[tuple[int, ...]], outcome: object) -> None:
+    """Around us peers lie one apart: those that sign lie too far from the key to be counted singly."""
+    me = Played(0b1111_1111, *range(0b1111_1000, 0b1111_1111), 0, config=DhtConfig(siblings=4, replicas=3))
+    me.handle(events.Get(1, [b"\0"]))
+    for path, (neighbour, passed) in enumerate(reading(me)):
+        results = []
+        for holder in each[path % len(each)]:
+            statement = signed(
+                CheapSeal(at(holder).peer), Statement(at(holder).peer.raw, [Entry(0)]), passed.token, [(b"\0", b"", b"")]
+            )
+            results.append(Result(0, Status.STATEMENT, encode(statement), True))
+        me.receive(neighbour, Answer(passed.hop, [*results, Result(0, Status.OK, encode([]))]))
+    assert me.done() == outcome
+
+
 def test_a_holder_near_the_key_asks_the_others_and_brings_what_they_sign() -> None:
     me = Played(0, 1, 2, FAR)
     me.receive(1, Store(1, [record(key=0)]))
