@@ -113,7 +113,7 @@ def main(name: str, scenario: Scenario, *, peers: int, options: Sequence[Option]
 
 
 def _natural(text: str) -> int:
-    value = int(text)
+    value = int(text) if text.isdecimal() else 0
     if value < 1:
-        raise argparse.ArgumentTypeError("at least 1")
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is wanted, not {text!r}")
     return value
