@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Iterator
 from types import TracebackType
 
 import pytest
@@ -12,15 +11,6 @@ import pytest
 from agent.cli.attend import Attendance
 from agent.errors import JoinError
 from agent.reports import Report
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """Whoever has left ignores them until its process ends; this one goes on."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 class FakeMember:
