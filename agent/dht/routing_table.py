@@ -15,14 +15,18 @@ from agent.identity import PeerId
 
 FAR = 1 << 256  # further than any key
 
+Part = tuple[int, int]
+"""A bucket, and which stratum of it."""
+
 
 class Neighbour:
     """A connected peer."""
 
-    __slots__ = ("contact", "keep_until", "misses", "opened_at", "probing", "told_at")
+    __slots__ = ("contact", "keep_until", "misses", "opened_at", "part", "probing", "told_at")
 
-    def __init__(self, contact: Contact, opened_at: float) -> None:
+    def __init__(self, contact: Contact, part: Part, opened_at: float) -> None:
         self.contact = contact
+        self.part = part
         self.opened_at = opened_at
         self.misses = 0  # acknowledgements missed in a row
         self.probing = False
@@ -65,15 +69,15 @@ class RoutingTable:
         if contact.peer in self.connected or contact.peer == self.me.peer:
             return False
         self.forget(contact.peer)
-        self.connected[contact.peer] = Neighbour(contact, now)
         distance = contact.key ^ self.me.key
         if distance < self._reach:
             self._siblings = None
         bucket = distance.bit_length() - 1
+        stratum = 0 if bucket < 0 else stratum_of(contact.key, bucket, self._config.stratum_bits)
+        self.connected[contact.peer] = Neighbour(contact, (bucket, stratum), now)
         self._buckets.setdefault(bucket, []).append(contact)
         if bucket >= 0:
-            stratum = 1 << stratum_of(contact.key, bucket, self._config.stratum_bits)
-            self._strata[bucket] = self._strata.get(bucket, 0) | stratum
+            self._strata[bucket] = self._strata.get(bucket, 0) | 1 << stratum
             self._mask |= 1 << bucket
         return True
 
@@ -199,26 +203,16 @@ class RoutingTable:
         """Whom to disconnect when there are too many: never one of our siblings; one that has just connected (it may be joining
         through us) or that counts us among its siblings only if there is nobody else and we are far above the limit. From the
         most crowded stratum the newest, since old connections have shown that they last (Kademlia, section 4.1)."""
-        config = self._config
-        spared = {c.peer for c in self.siblings()}
-        recent = now - config.newcomer_s
-        kept = {p for p, n in self.connected.items() if n.keep_until > now or n.opened_at > recent}
-        crowd = self._crowd(spared | kept)
+        siblings = {c.peer for c in self.siblings()}
+        others = [n for peer, n in self.connected.items() if peer not in siblings]
+        recent = now - self._config.newcomer_s
+        crowd = _crowd([n for n in others if n.opened_at <= recent and n.keep_until <= now])
         if crowd:
-            return max(crowd, key=lambda c: (self.connected[c.peer].opened_at, c.key))
-        if len(self.connected) > config.links_max + config.links_max // 2:  # the oldest has had the most time to find others
-            return min(self._crowd(spared), key=lambda c: (self.connected[c.peer].opened_at, c.key), default=None)
+            return max(crowd, key=lambda n: (n.opened_at, n.contact.key)).contact
+        crowd = _crowd(others)
+        if crowd and 2 * len(self.connected) > 3 * self._config.links_max:  # the oldest has had the most time to find others
+            return min(crowd, key=lambda n: (n.opened_at, n.contact.key)).contact
         return None
-
-    def _crowd(self, spared: set[PeerId]) -> list[Contact]:
-        """Those in the most crowded stratum, the spared ones left out; of equals, in the widest bucket."""
-        bits = self._config.stratum_bits
-        crowds: dict[tuple[int, int], list[Contact]] = {}
-        for bucket, contacts in self._buckets.items():
-            for contact in contacts:
-                if contact.peer not in spared:
-                    crowds.setdefault((bucket, stratum_of(contact.key, bucket, bits)), []).append(contact)
-        return max(crowds.items(), key=lambda entry: (len(entry[1]), *entry[0]), default=(None, []))[1]
 
     def _count_strata(self, bucket: int) -> None:
         """After a loss."""
@@ -239,3 +233,11 @@ class RoutingTable:
             a, b = contacts
             return contacts if a.key ^ key < b.key ^ key else [b, a]
         return sorted(contacts, key=lambda c: c.key ^ key)
+
+
+def _crowd(neighbours: list[Neighbour]) -> list[Neighbour]:
+    """Those in the most crowded part; of equals, in the widest bucket."""
+    crowds: dict[Part, list[Neighbour]] = {}
+    for neighbour in neighbours:
+        crowds.setdefault(neighbour.part, []).append(neighbour)
+    return max(crowds.items(), key=lambda entry: (len(entry[1]), entry[0]), default=(None, []))[1]
