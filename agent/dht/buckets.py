@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from agent.dht import density
 from agent.dht.config import SOUGHT_MAX
 from agent.dht.core import Core
 from agent.dht.keys import Contact, bucket_of, stratum_of
@@ -80,7 +81,7 @@ class Buckets:
                 for contact in core.table.closest(core.space.decode(raw), NAMED_EACH):
                     if contact.peer != peer and not core.is_suspect(contact.peer):
                         named[contact.peer.raw] = None
-        core.send(peer, NearPeers(list(named)))
+        core.send(peer, NearPeers(list(named), density.told(core.table)))
 
     # -- a round -----------------------------------------------------------------------------------------------------
 

@@ -58,8 +58,9 @@ class DhtConfig:
     grace_s: float = 0.3  # how long the remaining paths are waited for after a useful answer; a careful read then tries another
     read_paths: int = 2  # that an eager read begins with; a careful one with `read_confirmations`
     write_paths: int = 2
-    read_confirmations: int = 3  # paths that have to confirm what all holders have signed; one more for each that has not
-    write_confirmations: int = 2  # the same for a write
+    read_confirmations: int = 2  # paths that have to confirm what all holders have signed
+    read_doubts: int = 1  # more, if a holder has not signed; besides one for each that has not
+    write_confirmations: int = 2  # paths that have to bring what holders have signed for a write; more for each that has not
     witness_timeout_s: float = 0.6  # how long whoever answers a careful read waits for the other holders
     paths_max: int = 16  # paths that one operation may try, retries included
     relays_max: int = 2048  # requests that a node has passed on and whose answer it awaits

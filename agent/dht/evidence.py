@@ -1,27 +1,27 @@
 """What a reader knows of who holds a key, and when that is enough to believe that nothing newer is held.
 
 A statement counts if its signature is right, it speaks of exactly the records that came on its path, and its signer lies as
-close to the key as holders do where this node lives: signatures of far-off peers are cheap, close ones are not (after the density
-test of Castro et al., Secure routing for structured peer-to-peer overlay networks, 2002, section 4.2). The newest record of all
+close to the key as holders do (density.py): signatures of far-off peers are cheap, close ones are not. The newest record of all
 counts, so one honest holder among those that have signed is enough to find out the others.
 
 Of five holders, with one peer in ten lying, all five lie with a probability of 0.00001, the first three that answer with 0.001.
-So all are wanted; for each that is missing one more path has to confirm the answer, and less than half are never enough.
+So all are wanted, on two paths; if some are missing, more paths have to confirm the answer, and less than half are never enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from agent.dht import density
 from agent.dht.core import Core
 from agent.dht.messages import Item, Kind, Statement, decode_records, decode_statement
 from agent.dht.records import Record
 from agent.dht.statements import Subject, said, stamps
 from agent.identity import PeerId
 
-SPREAD = 2  # how many times further from the key than around us the furthest holder may lie, to be counted in full
+SPREAD = 2  # how many times further from the key than usual the furthest holder may lie, to be counted in full
 WIDE_SPREAD = 4  # the same, to be counted if there are no others
-FAR_SPREAD = 16  # the same, for a reader who lives where peers are much denser than around the key (one in five hundred)
+FAR_SPREAD = 16  # the same, while we know only our own surroundings, which may be much denser (one in five hundred)
 FAR_PATHS = 3  # on each of so many has half of the holders to sign together then; whoever lies for itself is alone on a path
 SPOILT = b"?"
 PATHS_ENOUGH = 5  # that have to confirm, however few holders have signed, as long as it is half of them
@@ -37,10 +37,12 @@ class Evidence:
     __slots__ = (
         "_core",
         "_far",
+        "_is_sure",
         "_items",
         "_kind",
         "_over",
         "_pending",
+        "_reach",
         "_stamps",
         "_together",
         "_token",
@@ -53,6 +55,9 @@ class Evidence:
 
     def __init__(self, core: Core, kind: Kind, token: bytes, items: Mapping[int, Item]) -> None:
         self._core = core
+        usual = density.usual_reach(core.table, core.now)
+        self._reach = usual or core.table.reach()
+        self._is_sure = usual is not None
         self._kind = kind
         self._token = token
         self._items = items
@@ -129,7 +134,7 @@ class Evidence:
                 extras.append((entry.index, entry.extra))
             self._together.setdefault((path, entry.index), set()).add(contact.peer)
             distance = contact.key ^ self._core.space.decode(self._items[entry.index].key)
-            if self._is_within(distance, FAR_SPREAD):
+            if not self._is_sure and self._is_within(distance, FAR_SPREAD):
                 self._far[entry.index].setdefault(path, set()).add(contact.peer)
             if self._is_within(distance, WIDE_SPREAD):
                 self.holders[entry.index].add(contact.peer)
@@ -139,9 +144,9 @@ class Evidence:
         return extras
 
     def _is_within(self, distance: int, spread: int) -> bool:
-        """True if a holder may be that far from its key: our own siblings tell how dense peers are."""
-        core = self._core
-        return distance * core.config.siblings <= spread * core.config.replicas * core.table.reach()
+        """True if a holder may be that far from its key: so far as siblings usually reach, by their numbers."""
+        config = self._core.config
+        return distance * config.siblings <= spread * config.replicas * self._reach
 
     # -- when it is enough -------------------------------------------------------------------------------------------
 
@@ -150,7 +155,10 @@ class Evidence:
         wanted = self._wanted()
         missing = max(0, wanted - len(self.signers[index]))
         config = self._core.config
-        paths = config.read_confirmations if self._kind == Kind.READ else config.write_confirmations
+        if self._kind == Kind.READ:
+            paths = config.read_confirmations + (config.read_doubts if missing else 0)
+        else:
+            paths = config.write_confirmations
         paths = max(1, min(paths + missing, PATHS_ENOUGH) - self.lenience)
         return max(paths - len(self.paths[index]), 0 if self.is_acceptable(index) else 1)
 

@@ -19,6 +19,7 @@ from agent.errors import ProtocolViolation
 
 Number = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Byte = Annotated[int, Meta(ge=0, le=255)]
+Reach = Annotated[int, Meta(ge=0, le=16 * 256)]
 RawKey = Annotated[bytes, Meta(min_length=1, max_length=32)]
 RawPeer = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Body = Annotated[bytes, Meta(max_length=MESSAGE_BYTES_MAX)]
@@ -87,8 +88,11 @@ class Result(msgspec.Struct, array_like=True, gc=False):
 
 
 class Answer(msgspec.Struct, array_like=True, tag=3):
+    """`reach` is how far the siblings of its sender reach, as density.told() puts it."""
+
     hop: Number
     results: Annotated[list[Result], Meta(min_length=1, max_length=ITEMS_MAX)]
+    reach: Reach = 0
 
 
 class Store(msgspec.Struct, array_like=True, tag=4):
@@ -139,7 +143,10 @@ class Near(msgspec.Struct, array_like=True, tag=10, gc=False):
 
 
 class NearPeers(msgspec.Struct, array_like=True, tag=11, gc=False):
+    """`reach` as in Answer."""
+
     peers: Annotated[list[RawPeer], Meta(max_length=64)]
+    reach: Reach = 0
 
 
 class Seek(msgspec.Struct, array_like=True, tag=13, gc=False):

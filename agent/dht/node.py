@@ -18,7 +18,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from agent.dht import events, messages
+from agent.dht import density, events, messages
 from agent.dht.config import DhtConfig
 from agent.dht.core import Core
 from agent.dht.keys import KeySpace
@@ -149,10 +149,12 @@ class DhtNode:
             case messages.Request():
                 self._router.on_request(peer, message)
             case messages.Answer():
+                density.hear(neighbour, message.reach, self.core.now)
                 self._router.on_answer(peer, message)
             case messages.Near():
                 self._upkeep.on_near(peer, message)
             case messages.NearPeers():
+                density.hear(neighbour, message.reach, self.core.now)
                 self._upkeep.on_near_peers(peer, message)
             case messages.Ack():
                 self._router.on_ack(peer, message)

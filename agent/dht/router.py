@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Protocol, TypeVar
 
+from agent.dht import density
 from agent.dht.config import AVOID_MAX, MESSAGE_BYTES_MAX, MESSAGE_SLACK_BYTES
 from agent.dht.core import Core, Timer
 from agent.dht.keys import Contact, bucket_of
@@ -67,7 +68,7 @@ class RemoteSink:
         if self._peer not in self._core.table.connected:
             return
         for part in in_messages(results, lambda r: len(r.payload) + 16):
-            self._core.send(self._peer, Answer(self._hop, part))
+            self._core.send(self._peer, Answer(self._hop, part, density.told(self._core.table)))
 
 
 class Leg:

@@ -22,7 +22,7 @@ Part = tuple[int, int]
 class Neighbour:
     """A connected peer."""
 
-    __slots__ = ("contact", "keep_until", "misses", "opened_at", "part", "probing", "told_at")
+    __slots__ = ("contact", "keep_until", "misses", "opened_at", "part", "probing", "reach", "reach_at", "told_at")
 
     def __init__(self, contact: Contact, part: Part, opened_at: float) -> None:
         self.contact = contact
@@ -32,6 +32,8 @@ class Neighbour:
         self.probing = False
         self.keep_until = 0.0  # it counts us among its siblings
         self.told_at = 0.0  # when we told it that it is among ours
+        self.reach = 0  # how far its siblings reach, as it told (density.py); 0: it has not
+        self.reach_at = 0.0  # when it did
 
 
 class RoutingTable:

@@ -7,6 +7,7 @@ a single message: whatever is lost is asked for again.
 
 from __future__ import annotations
 
+from agent.dht import density
 from agent.dht.buckets import Buckets
 from agent.dht.core import Core, Timer
 from agent.dht.events import Connect, Disconnect, Settled
@@ -218,7 +219,7 @@ class Upkeep:
             return
         near = core.table.closest(key, core.config.answer_peers_max + 1)
         named = [c.peer.raw for c in near if c.peer != peer and not core.is_suspect(c.peer)]
-        core.send(peer, NearPeers(named[: core.config.answer_peers_max]))
+        core.send(peer, NearPeers(named[: core.config.answer_peers_max], density.told(core.table)))
 
     def on_near_peers(self, peer: PeerId, message: NearPeers) -> None:
         core = self._core

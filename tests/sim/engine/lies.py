@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 MANNERS = ("drop", "forge", "replay", "mislead")
 SEEN_MAX = 4096
+EMPTY = 16 * 256  # the reach of one who says that there is nearly nobody, so that far-off signers are believed
 ACCOMPLICES = 8  # that sign what one of them answers
 
 
@@ -78,7 +79,7 @@ class Liar:
             case Attest():
                 pass
             case Near() | Seek() if self.manner == "mislead":
-                world.utter(me, source, NearPeers([self._made_up() for _ in range(16)]))
+                world.utter(me, source, NearPeers([self._made_up() for _ in range(16)], EMPTY))
             case Request():
                 return self._request(world, me, source, message)
             case Answer() if self.manner == "replay":
@@ -106,7 +107,7 @@ class Liar:
             return True
         else:
             return False
-        world.utter(me, source, Answer(request.hop, results))
+        world.utter(me, source, Answer(request.hop, results, EMPTY))
         return True
 
     def _perjury(self, world: World, request: Request, me: SimPeer) -> list[Result]:
