@@ -40,7 +40,7 @@ class DhtConfig:
 
     # Neighbours
     siblings: int = 8  # the closest peers, which a node is always connected to
-    stratum_bits: int = 2  # a bucket is cut into 2**stratum_bits parts; one connection is wanted in each
+    stratum_bits: int = 1  # a bucket is cut into 2**stratum_bits parts; one connection is wanted in each
     links_max: int = 80  # above it, connections that matter least are closed; half as many more are let in for a while
     newcomer_s: float = 30.0  # how long a new connection is spared from that, for peers that join through us
     known_max: int = 128  # peers heard of and not connected

@@ -15,8 +15,8 @@ from agent.identity import PeerId
 
 FAR = 1 << 256  # further than any key
 
-Part = tuple[int, int]
-"""A bucket, and which stratum of it."""
+Part = int
+"""A stratum of a bucket: `bucket << stratum_bits | stratum`."""
 
 
 class Neighbour:
@@ -76,7 +76,7 @@ class RoutingTable:
             self._siblings = None
         bucket = distance.bit_length() - 1
         stratum = 0 if bucket < 0 else stratum_of(contact.key, bucket, self._config.stratum_bits)
-        self.connected[contact.peer] = Neighbour(contact, (bucket, stratum), now)
+        self.connected[contact.peer] = Neighbour(contact, bucket << self._config.stratum_bits | stratum, now)
         self._buckets.setdefault(bucket, []).append(contact)
         if bucket >= 0:
             self._strata[bucket] = self._strata.get(bucket, 0) | 1 << stratum
@@ -242,4 +242,4 @@ def _crowd(neighbours: list[Neighbour]) -> list[Neighbour]:
     crowds: dict[Part, list[Neighbour]] = {}
     for neighbour in neighbours:
         crowds.setdefault(neighbour.part, []).append(neighbour)
-    return max(crowds.items(), key=lambda entry: (len(entry[1]), entry[0]), default=(None, []))[1]
+    return max(crowds.items(), key=lambda entry: (len(entry[1]), entry[0]), default=(0, []))[1]

@@ -14,7 +14,7 @@ from tests.sim.engine.command import Run, main
 from tests.sim.engine.survey import components, resident_bytes, strangers
 from tests.sim.engine.workload import Hops, Library, spread
 
-JOIN_GAP_S = 0.04  # between two newcomers
+JOIN_GAP_S = 0.02  # between two newcomers
 SETTLE_S = 60.0
 RECORDS_MAX = 1000
 GAP_S = 0.01  # between the starts of two operations

@@ -14,6 +14,7 @@ from tests.unit.dht.peers import at
 from tests.unit.dht.world import Played
 
 SIBLINGS = (1, 2, 3, 4)  # what they cover ends with bucket 2
+FOUR_PARTS = DhtConfig(siblings=4, replicas=3, stratum_bits=2)
 LACKING = {(bucket, stratum) for bucket in (3, 4, 5, 6, 7) for stratum in range(4)}
 
 
@@ -33,7 +34,7 @@ class Watched(Played):
 
     def __init__(self, *keys: int) -> None:
         self.searched: list[int] = []
-        super().__init__(*keys)
+        super().__init__(*keys, config=FOUR_PARTS)
 
     def _perform(self, effects: list[events.Effect]) -> None:
         sent = [decode(e.data) for e in effects if isinstance(e, events.Send)]
@@ -42,7 +43,7 @@ class Watched(Played):
 
 
 def test_a_neighbour_is_asked_for_a_peer_in_each_part_that_lacks_one() -> None:
-    me = Played(0, *SIBLINGS, 0b1000_0000)
+    me = Played(0, *SIBLINGS, 0b1000_0000, config=FOUR_PARTS)
     me.passes(1)
     [(asked, seek)] = me.take(Seek)
     wanted = [place(key[0]) for key in seek.keys]

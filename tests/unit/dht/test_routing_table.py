@@ -6,7 +6,7 @@ from agent.dht.config import DhtConfig
 from agent.dht.routing_table import RoutingTable
 from tests.unit.dht.peers import at
 
-CONFIG = DhtConfig(siblings=4, replicas=3, links_max=8, known_max=4)
+CONFIG = DhtConfig(siblings=4, replicas=3, links_max=8, known_max=4, stratum_bits=2)
 
 
 def table(me: int, *connected: int) -> RoutingTable:
