@@ -169,8 +169,7 @@ class Buckets:
         return core.space.in_stratum(core.me.key, bucket, stratum, core.config.stratum_bits, core.rng)
 
     def _anyone(self) -> PeerId:
-        connected = list(self._core.table.connected)
-        return connected[self._core.rng.randrange(len(connected))]
+        return self._core.table.anyone(self._core.rng)
 
     def _found(self, named: list[Found]) -> None:
         self._heard(named[: self._core.config.answer_peers_max])

@@ -12,9 +12,10 @@ from agent.identity import PeerId
 
 
 class PeerOpened(msgspec.Struct, frozen=True):
-    """A connection to `peer` is open."""
+    """A connection to `peer` is open. `subnet` names the network of its address, if that is public and known."""
 
     peer: PeerId
+    subnet: str = ""
 
 
 class PeerClosed(msgspec.Struct, frozen=True):

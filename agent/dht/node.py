@@ -102,8 +102,8 @@ class DhtNode:
         match event:  # the most frequent first, here and below
             case events.Received(peer, data):
                 self._received(peer, data)
-            case events.PeerOpened(peer):
-                self._upkeep.opened(peer)
+            case events.PeerOpened(peer, subnet):
+                self._upkeep.opened(peer, subnet)
                 self._reunion.opened(peer)
             case events.PeerClosed(peer):
                 self._upkeep.closed(peer)

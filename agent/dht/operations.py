@@ -194,8 +194,7 @@ class Operations:
             leg.avoid = self._to_avoid(search, wanted) if path >= 2 else []
         if path >= 2 and core.table.connected and (search.kind == Kind.GET or (search.evidence is not None and path % 2)):
             # The two that lead there most directly are taken; a random one, so that trying again is not doing the same again.
-            neighbours = list(core.table.connected)
-            leg.start = neighbours[core.rng.randrange(len(neighbours))]
+            leg.start = core.table.anyone(core.rng)
         leg.hops_left = core.config.hop_limit
         leg.deadline = search.deadline
         self._router.route(leg, wanted)

@@ -6,8 +6,10 @@ the connected peers in order of distance to any key (Kademlia, section 2.4), wit
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterator
 from heapq import nsmallest
+from random import Random
 
 from agent.dht.config import DhtConfig
 from agent.dht.keys import Contact, stratum_of
@@ -22,12 +24,13 @@ Part = int
 class Neighbour:
     """A connected peer."""
 
-    __slots__ = ("contact", "keep_until", "misses", "opened_at", "part", "probing", "reach", "reach_at", "told_at")
+    __slots__ = ("contact", "keep_until", "misses", "opened_at", "part", "probing", "reach", "reach_at", "subnet", "told_at")
 
-    def __init__(self, contact: Contact, part: Part, opened_at: float) -> None:
+    def __init__(self, contact: Contact, part: Part, opened_at: float, subnet: str = "") -> None:
         self.contact = contact
         self.part = part
         self.opened_at = opened_at
+        self.subnet = subnet  # of its address; empty if not known
         self.misses = 0  # acknowledgements missed in a row
         self.probing = False
         self.keep_until = 0.0  # it counts us among its siblings
@@ -66,7 +69,7 @@ class RoutingTable:
         self._sibling_bucket = 256
         self._mask = 0  # bit i is set if bucket i is not empty
 
-    def add(self, contact: Contact, now: float) -> bool:
+    def add(self, contact: Contact, now: float, subnet: str = "") -> bool:
         """Note that a connection is open. False if it was noted already."""
         if contact.peer in self.connected or contact.peer == self.me.peer:
             return False
@@ -76,7 +79,7 @@ class RoutingTable:
             self._siblings = None
         bucket = distance.bit_length() - 1
         stratum = 0 if bucket < 0 else stratum_of(contact.key, bucket, self._config.stratum_bits)
-        self.connected[contact.peer] = Neighbour(contact, bucket << self._config.stratum_bits | stratum, now)
+        self.connected[contact.peer] = Neighbour(contact, bucket << self._config.stratum_bits | stratum, now, subnet)
         self._buckets.setdefault(bucket, []).append(contact)
         if bucket >= 0:
             self._strata[bucket] = self._strata.get(bucket, 0) | 1 << stratum
@@ -201,16 +204,28 @@ class RoutingTable:
     def is_empty(self, bucket: int) -> bool:
         return not self._mask >> bucket & 1
 
+    def anyone(self, rng: Random, unwanted: Container[PeerId] = ()) -> PeerId:
+        """A random connected peer, drawn from a random subnet: many peers of one owner are no more likely than one. Whose address
+        is not known stands for itself. There must be one that is not unwanted."""
+        rooms: dict[object, list[PeerId]] = {}
+        for peer, neighbour in self.connected.items():
+            if peer not in unwanted:
+                rooms.setdefault(neighbour.subnet or peer, []).append(peer)
+        room = list(rooms.values())[rng.randrange(len(rooms))]
+        return room[0] if len(room) == 1 else room[rng.randrange(len(room))]
+
     def victim(self, now: float) -> Contact | None:
         """Whom to disconnect when there are too many: never one of our siblings; one that has just connected (it may be joining
         through us) or that counts us among its siblings only if there is nobody else and we are far above the limit. From the
-        most crowded stratum the newest, since old connections have shown that they last (Kademlia, section 4.1)."""
+        most crowded stratum one of the subnet that most connections are to, or an owner of many addresses would crowd out the
+        others; of equals the newest, since old connections have shown that they last (Kademlia, section 4.1)."""
         siblings = {c.peer for c in self.siblings()}
         others = [n for peer, n in self.connected.items() if peer not in siblings]
         recent = now - self._config.newcomer_s
         crowd = _crowd([n for n in others if n.opened_at <= recent and n.keep_until <= now])
         if crowd:
-            return max(crowd, key=lambda n: (n.opened_at, n.contact.key)).contact
+            crowds = Counter(n.subnet for n in self.connected.values() if n.subnet)
+            return max(crowd, key=lambda n: (crowds.get(n.subnet, 1), n.opened_at, n.contact.key)).contact
         crowd = _crowd(others)
         if crowd and 2 * len(self.connected) > 3 * self._config.links_max:  # the oldest has had the most time to find others
             return min(crowd, key=lambda n: (n.opened_at, n.contact.key)).contact

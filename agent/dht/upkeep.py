@@ -52,12 +52,12 @@ class Upkeep:
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
-    def opened(self, peer: PeerId) -> None:
+    def opened(self, peer: PeerId, subnet: str) -> None:
         core = self._core
         contact = core.space.contact(peer)
         self._dial_ended(peer)
         self._failures.pop(peer, None)
-        if not core.table.add(contact, core.now):
+        if not core.table.add(contact, core.now, subnet):
             return
         self._changed(contact)
         if len(core.table.connected) == 1:
@@ -185,9 +185,7 @@ class Upkeep:
         table = self._core.table
         if len(table.connected) <= self._core.config.siblings:
             return None
-        siblings = {c.peer for c in table.siblings()}
-        others = [peer for peer in table.connected if peer not in siblings]
-        return others[self._core.rng.randrange(len(others))]
+        return table.anyone(self._core.rng, {c.peer for c in table.siblings()})
 
     def _checked(self, found: list[Found]) -> None:
         if found:

@@ -88,6 +88,15 @@ def parse(blob: bytes) -> Description:
     return description
 
 
+def subnet(host: str) -> str:
+    """The network of a public address, as far as one owner comes by all of it cheaply: the /24 of an IPv4 address, the /48 of an
+    IPv6 one (RFC 6177, section 2). Empty for an address that is not public."""
+    address = ipaddress.ip_address(host)
+    if not address.is_global:
+        return ""
+    return str(ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False))
+
+
 def _to_aioice(candidate: _Candidate) -> Candidate:
     try:
         address = ipaddress.ip_address(candidate.address)

@@ -43,6 +43,7 @@ class MemoryLink:
 
     def __init__(self, fabric: MemoryFabric, local: bytes, remote: bytes) -> None:
         self.kind: LinkKind = fabric.config.kind
+        self.subnet = ""
         self.local_fingerprint = local
         self.remote_fingerprint = remote
         self.message_bytes_max = fabric.config.message_bytes_max

@@ -117,6 +117,11 @@ class Network:
         """The open connections."""
         return {peer: connection.info for peer, connection in self._connections.items()}
 
+    def subnet(self, peer: PeerId) -> str:
+        """See `transport.Link`; empty for a peer that is not connected."""
+        connection = self._connections.get(peer)
+        return connection.link.subnet if connection is not None else ""
+
     def is_connected(self, peer: PeerId) -> bool:
         return peer in self._connections
 

@@ -331,7 +331,7 @@ class Overlay:
 
     def _peer_opened(self, peer: PeerId) -> None:
         self._membership.peers_changed()
-        self._feed(events.PeerOpened(peer))
+        self._feed(events.PeerOpened(peer, self._network.subnet(peer)))
 
     def _peer_closed(self, peer: PeerId, reason: str) -> None:
         self._membership.peers_changed()

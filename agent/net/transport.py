@@ -45,6 +45,11 @@ class Link(Protocol):
         ...
 
     @property
+    def subnet(self) -> str:
+        """The network of the peer's public address, for example `192.0.2.0/24`; empty if it has none, or it is not known."""
+        ...
+
+    @property
     def local_fingerprint(self) -> bytes:
         """SHA-256 of our certificate, 32 bytes: what the handshake binds the identity to."""
         ...

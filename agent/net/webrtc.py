@@ -115,6 +115,11 @@ class _Stack:
         pair = self.gatherer._connection._nominated[1]
         return "relayed" if "relay" in (pair.local_candidate.type, pair.remote_candidate.type) else "direct"
 
+    def subnet(self) -> str:
+        """See `transport.Link`."""
+        remote = self.gatherer._connection._nominated[1].remote_candidate
+        return "" if remote.type == "relay" else ice.subnet(remote.host)
+
     async def stop(self) -> None:
         """Release everything; the order tells the other side as well as it can be told."""
         if self.path is not None:
@@ -142,6 +147,7 @@ class WebRtcLink:
 
     def __init__(self, stack: _Stack, remote: ice.Description, retire: Callable[[WebRtcLink], None]) -> None:
         self.kind: LinkKind = "direct"
+        self.subnet = ""
         self.local_fingerprint = stack.fingerprint
         self.remote_fingerprint = remote.fingerprint
         self.message_bytes_max = stack.config.message_bytes_max
@@ -291,7 +297,7 @@ class _Pending:
             async with asyncio.timeout(timeout_s):
                 await self.stack.connect(remote, link.events)
                 await link.opened
-            link.kind = self.stack.kind()
+            link.kind, link.subnet = self.stack.kind(), self.stack.subnet()
             opened = True
         except TimeoutError:
             raise NotReachable(f"the connection did not open within {timeout_s:g} s") from None

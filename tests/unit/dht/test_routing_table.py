@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import random
+from collections import Counter
+
 import pytest
 
 from agent.dht.config import DhtConfig
@@ -106,6 +109,28 @@ def test_the_victim_is_the_newest_of_the_most_crowded_stratum() -> None:
     victim = made.victim(100.0)
     assert victim is not None
     assert victim.key == 0b1000_0001
+
+
+def test_of_the_crowded_part_somebody_of_the_commonest_subnet_goes() -> None:
+    made = table(0, 1, 2, 3, 4)
+    for position, (key, subnet) in enumerate([(128, "a"), (129, "b"), (130, ""), (64, "a"), (65, ""), (66, "")]):
+        made.add(at(key), float(position), subnet)
+    victim = made.victim(100.0)
+    assert victim is not None and victim.key == 128, "three are in each part: of the wider one not the newest, but the other `a`"
+    made.remove(at(64).peer)
+    made.add(at(67), 9.0, "")
+    victim = made.victim(100.0)
+    assert victim is not None and victim.key == 130, "no subnet is there twice: the newest"
+
+
+def test_a_random_peer_is_drawn_from_a_random_subnet() -> None:
+    made = table(0, 1, 2)
+    for key in range(64, 128):
+        made.add(at(key), 0.0, "192.0.2.0/24")
+    rng = random.Random(1)
+    drawn = Counter(made.anyone(rng, {at(2).peer}) for _ in range(1000))
+    assert 400 < drawn.pop(at(1).peer) < 600, "as likely as all sixty-four together"
+    assert at(2).peer not in drawn and len(drawn) == 64
 
 
 def test_a_peer_that_counts_us_among_its_siblings_goes_last() -> None:

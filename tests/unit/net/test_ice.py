@@ -142,3 +142,19 @@ def test_a_silent_server_is_given_its_full_time_again() -> None:
 def test_addresses_that_are_none(urls: str) -> None:
     with pytest.raises(ConfigError, match="STUN or TURN"):
         IceConfig(servers=(IceServer(urls=urls),))
+
+
+@pytest.mark.parametrize(
+    ("host", "network"),
+    [
+        ("8.8.4.4", "8.8.4.0/24"),
+        ("2a00:1450:4001:82a::200e", "2a00:1450:4001::/48"),
+        ("192.168.1.7", ""),
+        ("100.64.3.2", ""),  # behind a carrier's NAT
+        ("127.0.0.1", ""),
+        ("fe80::1", ""),
+        ("fd00::7", ""),
+    ],
+)
+def test_the_subnet_of_an_address(host: str, network: str) -> None:
+    assert ice.subnet(host) == network
