@@ -250,8 +250,7 @@ class Operations:
     def _hedge(self, search: Search) -> None:
         search.hedging = False
         if not search.done:
-            self._launch(search)
-            self._settle(search)
+            self._launch_more(search)
 
     def _settle(self, search: Search) -> None:
         """End the search if it has what it can get, or soon if it has something of use for every item."""
