@@ -40,6 +40,7 @@ class Evidence:
         "_is_sure",
         "_items",
         "_kind",
+        "_near",
         "_over",
         "_pending",
         "_reach",
@@ -66,7 +67,8 @@ class Evidence:
         self._over: set[tuple[int, int]] = set()  # path, item: all its records have come
         self._pending: dict[int, list[Statement]] = {}
         self._together: dict[tuple[int, int], set[PeerId]] = {}  # path, item -> who has signed on that path
-        self._far: dict[int, dict[int, set[PeerId]]] = {index: {} for index in items}  # item -> path -> signers, FAR_SPREAD
+        self._near: dict[int, dict[int, set[PeerId]]] = {index: {} for index in items}  # item -> path -> signers, WIDE_SPREAD
+        self._far: dict[int, dict[int, set[PeerId]]] = {index: {} for index in items}  # the same, FAR_SPREAD
         self.lenience = 0  # paths that are done without, because time runs out
         self.paths: dict[int, set[int]] = {index: set() for index in items}  # item -> paths that a holder has signed on
         self.signers: dict[int, set[PeerId]] = {index: set() for index in items}  # item -> holders that count
@@ -137,6 +139,7 @@ class Evidence:
             if not self._is_sure and self._is_within(distance, FAR_SPREAD):
                 self._far[entry.index].setdefault(path, set()).add(contact.peer)
             if self._is_within(distance, WIDE_SPREAD):
+                self._near[entry.index].setdefault(path, set()).add(contact.peer)
                 self.holders[entry.index].add(contact.peer)
                 self.paths[entry.index].add(path)
             if self._is_within(distance, SPREAD):
@@ -163,12 +166,15 @@ class Evidence:
         return max(paths - len(self.paths[index]), 0 if self.is_acceptable(index) else 1)
 
     def is_acceptable(self, index: int) -> bool:
-        """True if it may be believed when no path is left to try: at least half as many have signed as there are holders."""
+        """True if it may be believed when no path is left to try: on one of them half of the holders have signed. Whoever lies for
+        itself is alone on its path, and three such liars on three paths are not three holders."""
         if self._kind == Kind.PUT:
             return self.kept_by(index) > 0
         half = (self._wanted() + 1) // 2
-        together = sum(len(signers) >= half for signers in self._far[index].values())
-        return together >= FAR_PATHS or (bool(self.paths[index]) and len(self.holders[index] | self.signers[index]) >= half)
+        if sum(len(signers) >= half for signers in self._far[index].values()) >= FAR_PATHS:
+            return True
+        own = self.signers[index] & {self._core.me.peer}
+        return any(len(signers | own) >= half for signers in self._near[index].values())
 
     def kept_by(self, index: int) -> int:
         """PUT: how many holders have signed that they keep it; 0 if on no path half of them have. Liars on many paths, each of

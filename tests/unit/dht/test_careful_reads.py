@@ -135,6 +135,20 @@ def test_one_holder_of_three_is_never_enough() -> None:
     assert me.done() == [{}]
 
 
+def test_three_that_sign_each_on_a_path_of_its_own_are_not_half_of_the_holders() -> None:
+    """Three of five holders lie, and none has another sign what it answers."""
+    me = Played(0, *HOLDERS, FAR + 3, FAR + 4, 1, 2, config=DhtConfig(siblings=5, replicas=5))
+    me.handle(events.Get(1, [KEY]))
+    for path, (neighbour, passed) in enumerate(reading(me)):
+        answer(me, neighbour, passed, [spoken(HOLDERS[path % 3], passed, [record()])], record())
+    assert me.done() == [{}]
+    me.handle(events.Get(2, [KEY]))
+    for path, (neighbour, passed) in enumerate(reading(me)):
+        together = HOLDERS if path == 3 else (HOLDERS[path % 3],)
+        answer(me, neighbour, passed, [spoken(holder, passed, [record()]) for holder in together], record())
+    assert me.done() == [{KEY: [record()]}]
+
+
 def test_signers_far_from_the_key_do_not_shorten_a_read() -> None:
     """Around us peers lie one apart; those that sign lie a hundred from the key."""
     me = Played(0b1111_1111, *range(0b1111_1000, 0b1111_1111), 0, config=DhtConfig(siblings=4, replicas=3, read_confirmations=1))
