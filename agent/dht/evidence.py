@@ -166,8 +166,8 @@ class Evidence:
         return max(paths - len(self.paths[index]), 0 if self.is_acceptable(index) else 1)
 
     def is_acceptable(self, index: int) -> bool:
-        """True if it may be believed when no path is left to try: on one of them half of the holders have signed. Whoever lies for
-        itself is alone on its path, and three such liars on three paths are not three holders."""
+        """True if it may be believed when no path is left to try: on one of them half of the holders have signed. Whoever lies
+        for itself is alone on its path, and three such liars on three paths are not three holders."""
         if self._kind == Kind.PUT:
             return self.kept_by(index) > 0
         half = (self._wanted() + 1) // 2
