@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -197,6 +198,8 @@ async def webrtc(args: argparse.Namespace) -> None:
     else:
         end = Sender(link, args.seconds, AHEAD_BYTES.get(args.kind, AHEAD_BYTES_DEFAULT))
         await asyncio.sleep(SETTLE_S)  # path MTU discovery, and both ends ready
+    gc.collect()
+    gc.freeze()  # as agents do
     result = await end.run()
     print(json.dumps(result), flush=True)
     await asyncio.to_thread(sys.stdin.readline)

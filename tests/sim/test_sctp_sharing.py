@@ -30,6 +30,22 @@ def test_bbr_keeps_the_queue_short() -> None:
     assert sum(flows.queue_s) / len(flows.queue_s) < 0.5 * RTT_S
 
 
+def test_looking_for_more_leaves_control_a_short_queue_on_a_long_path() -> None:
+    shared = SharedLink(Bottleneck(rtt_s=0.1, queue_bytes=5e6), ["ours"])
+    shared.run(6)
+    assert shared.run(9)[0] > 0.9
+    assert shared.queue_max_s < 0.02
+
+
+def test_a_path_that_gets_slower_is_left_no_queue() -> None:
+    shared = SharedLink(Bottleneck(rtt_s=0.1, queue_bytes=5e6), ["ours"])
+    shared.run(6)
+    shared.link = Bottleneck(rate=0.75 * 12.5e6, rtt_s=0.1, queue_bytes=5e6)
+    shared.run(0.4)
+    shared.run(0.5)
+    assert shared.queue_s < 0.02
+
+
 @pytest.mark.parametrize(("loss", "share"), [(0.01, 0.85), (0.05, 0.4)])
 def test_bbr_does_not_mind_random_loss(loss: float, share: float) -> None:
     flows = Flows(Path(loss=loss), "bbr")

@@ -45,7 +45,7 @@ DRAINING_GAIN, STANDING_S = 0.95, 0.001
 a twentieth of the round-trip time, this many seconds, and what bridges the lateness of hosts, we go a little slower."""
 SURPLUS_BYTES = 12_000
 """What we keep in the queue to see that the path is full; flows like ours then find equal parts."""
-BRIDGE_S, BRIDGE_BYTES = 0.003, 512 << 10
+BRIDGE_S, BRIDGE_BYTES = 0.002, 256 << 10
 """See SctpConfig."""
 CONTEST_ROUNDS, CONTEST_S, CONTEST_RTT_S = 10, 0.3, 0.005
 """A queue that stands so long, longer than we and some like us would make it, is kept by others, who would leave us nothing.
@@ -57,13 +57,17 @@ PEAK_DECAY = 0.99
 RESUME_S = 10.0
 """If a contest comes back so soon after it seemed over, it had only paused."""
 FULL_GROWTH, FULL_ROUNDS = 1.25, 3
-PROBE_GROWTH, PROBE_ROUNDS = 1.1, 3
-"""Going up goes on for so many rounds after the rate last grew by so much."""
+UP_QUEUE_S, UP_LEAST, UP_SEEN = 0.010, 0.05, 0.5
+"""Going up where there is no room leaves a queue of the surplus of a round trip, in which control waits. So we begin with no more
+than this many seconds' worth, or the second of what the path holds if that is more; half of it seen in the queue ends it. Once
+the rate has grown, all of UP_GAIN follows."""
+PROBE_GROWTH, PROBE_ROUNDS = 0.4, 3
+"""Going up goes on for so many rounds after the rate last grew by so much of the surplus."""
 WINDOW_MIN_PACKETS = 8
 PACE_MIN_PACKETS = 2
 """Per round trip: what was measured may be a trickle of control alone."""
-QUANTUM_S = 0.001
-"""The sender paces no finer than this, so a few such quanta must fit into the window."""
+QUANTUM_S, QUANTA = 0.001, 2
+"""The sender paces no finer than this, so so many such quanta must fit into the window."""
 _NO_LIMIT = 1 << 60
 
 
@@ -122,6 +126,7 @@ class Bbr:
         self._phase_at = 0.0
         self._full_rate = 0.0
         self._full_count = 0
+        self._up_gain = UP_GAIN
         self._high = self._low = _NO_LIMIT
         self._too_much_loss = False
         self._queue_stands = False
@@ -206,6 +211,7 @@ class Bbr:
         elif phase is Phase.REFILL:
             if model.round > self._phase_round:
                 self._full_rate, self._full_count = model.rate, 0
+                self._up_gain = 1 + min(UP_GAIN - 1, max(UP_LEAST, UP_QUEUE_S / model.min_rtt))
                 self._enter(Phase.UP, now)
         elif phase is Phase.UP:
             self._probe_up(sample)
@@ -235,11 +241,13 @@ class Bbr:
         if self._high < _NO_LIMIT and sample.in_flight >= 0.9 * self._high:
             self._high += sample.acked_bytes
         if model.round_began:
-            grew = model.rate > PROBE_GROWTH * self._full_rate and not self._queue_stands
+            grew = model.rate > (1 + PROBE_GROWTH * (self._up_gain - 1)) * self._full_rate and not self._queue_stands
             self._full_count = 0 if grew else self._full_count + 1
             self._full_rate = model.rate
+            self._up_gain = UP_GAIN if grew else self._up_gain
         long_enough = sample.now > self._phase_at + model.min_rtt and model.round > self._phase_round
-        queue_built = long_enough and self._queue_stands and sample.in_flight > UP_GAIN * model.product
+        queued = self._queue_stands or model.queue_s > UP_SEEN * (self._up_gain - 1) * model.min_rtt
+        queue_built = long_enough and queued and sample.in_flight > 0.9 * self.window
         if queue_built or self._full_count > PROBE_ROUNDS:
             self._enter(Phase.DOWN, sample.now)
 
@@ -329,6 +337,7 @@ class Bbr:
             self.window = min(self.window + sample.acked_bytes, self._window_max)
             return
         gain = PRESS_CYCLE[self._press_phase] if self.phase is Phase.PRESS else _PACING_GAIN[self.phase]
+        gain = self._up_gain if self.phase is Phase.UP else gain
         rate = model.rate_of(PRESS_ROUNDS) if self.phase is Phase.PRESS else model.rate
         pace = (DRAINING_GAIN if self.phase is Phase.CRUISE and self._queue_stands else gain) * rate
         if self.phase is Phase.STARTUP:  # what we know is from a few packets yet: never slow down for it
@@ -339,9 +348,17 @@ class Bbr:
             wanted = max(wanted, self._initial_window)
         self.window = min(self.window + sample.acked_bytes, wanted) if self.window < wanted else wanted
 
+    def _held_rate(self) -> float:
+        """The rate that we fill the path for: the best of late, but no more than now once a queue stands."""
+        model = self._model
+        stands = model.standing_s > 0.05 * model.min_rtt + STANDING_S + model.bridge_s
+        if stands and model.min_rtt > CONTEST_RTT_S:  # on shorter paths it may be the hosts that are late
+            return min(model.recent_rate, model.rate_now)
+        return model.recent_rate
+
     def _target(self, sample: AckSample, product: float) -> float:
         """Bytes that should be in flight in this phase."""
-        model, quanta = self._model, 3 * self.rate * QUANTUM_S
+        model, quanta = self._model, QUANTA * self._model.recent_rate * QUANTUM_S
         bridge = max(quanta, model.lump_bytes)
         phase = self.phase
         if phase is Phase.PROBE_RTT:
@@ -354,6 +371,6 @@ class Bbr:
             return min(target, held) if model.round <= self._conserve_round else target
         target = (STARTUP_GAIN if phase is Phase.STARTUP else WINDOW_GAIN) * product + bridge
         if phase not in (Phase.STARTUP, Phase.DRAIN):
-            held = model.recent_rate * model.min_rtt + bridge + SURPLUS_BYTES
-            target = min(target, held * (UP_GAIN if phase is Phase.UP else 1.0))
+            held = self._held_rate() * model.min_rtt + bridge + SURPLUS_BYTES
+            target = min(target, held * (self._up_gain if phase is Phase.UP else 1.0))
         return min(target, self._low, HEADROOM * self._high if phase is Phase.CRUISE else self._high)

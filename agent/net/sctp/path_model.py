@@ -15,6 +15,8 @@ RATE_ROUNDS, RATE_S = 20, 0.5
 """How long a rate is remembered: so many rounds, and at least so long. A busy host stalls for many short rounds."""
 RECENT_ROUNDS = 4
 """Of so many rounds the best is what we get at present."""
+STANDING_SAMPLES = 4
+"""Of so many round trips the shortest says what stands in the queue: a late host delays one or two."""
 MIN_RTT_PERIOD_S, MIN_RTT_PERIODS = 10.0, 3
 QUEUE_FULL_S = 15.0
 """The longest queue is that of the last one to two such periods."""
@@ -43,11 +45,14 @@ class PathModel:
         """How many of them there were."""
         self.min_rtt_at = 0.0
         """When the delay of the path was last seen, or last given up."""
+        self.rate_now = 0.0
+        """Bytes per second over the round trip that ends now."""
         self.lump_bytes = 0.0
         """What comes in lumps beyond the rate, and must be in flight besides (draft section 5.5.9)."""
         self._rates: deque[tuple[int, float, float]] = deque()  # (round, time, rate), falling rates
         self._recent: deque[float] = deque([0.0], maxlen=RECENT_ROUNDS)
         self._min_rtts = deque([_NEVER], maxlen=MIN_RTT_PERIODS)
+        self._last_rtts = deque([0.0], maxlen=STANDING_SAMPLES)
         self._min_rtt_period = 0.0
         self._round_ends = 0
         self._round_at = 0.0
@@ -82,6 +87,11 @@ class PathModel:
     def recent_rate(self) -> float:
         """Bytes per second that it delivers at present, over whole rounds."""
         return max(self._recent)
+
+    @property
+    def standing_s(self) -> float:
+        """What stands in the queue now, at least, seconds: by the shortest of the last few round trips."""
+        return max(0.0, min(self._last_rtts) - self.min_rtt)
 
     @property
     def min_rtt(self) -> float:
@@ -141,6 +151,7 @@ class PathModel:
 
     def _note_rate(self, sample: AckSample) -> None:
         rate = max(0, sample.delivered_bytes - sample.delivered_before) / max(sample.interval_s, 1e-6)
+        self.rate_now = rate or self.rate_now
         if rate <= 0 or (sample.app_limited and rate <= self.rate):
             return
         rates = self._rates
@@ -156,6 +167,7 @@ class PathModel:
         if sample.rtt_s <= self.min_rtt * 1.02 + 2e-4:
             self.min_rtt_at = sample.now
         self._min_rtts[-1] = min(self._min_rtts[-1], sample.rtt_s)
+        self._last_rtts.append(sample.rtt_s)
 
     def _note_lumps(self, sample: AckSample) -> None:
         """How much more is acknowledged at once than the rate explains."""

@@ -22,18 +22,18 @@ PACKET_BYTES = 1448
 """The packet of a TCP beside us: the curve is in packets, and must not depend on how large ours are."""
 PATIENCE_ROUNDS = 4
 """Losses so many rounds after a cut may still be of the same overflow."""
-EARLY = 0.6
+EARLY = 0.5
 """An overflow is early if it comes before the curve has taken back so much of what was cut."""
 SOON_ROUNDS = 12
 """With small windows the curve is back at once. Then an overflow counts, if for less, that comes so few rounds after the last
 cut (BBR version 1 probes every eighth round trip), or after a cut that has not let the queue get shorter."""
-EARLY_SCORE, SOON_SCORE = 3, 1
-PRESS_SCORE, PRESS_SCORE_AGAIN = 8, 5
-"""With so many points in a row nobody yields but us; the second when that was so a short while ago."""
+EARLY_SCORE, SOON_SCORE, LATE_SCORE = 3, 1, 1
+PRESS_SCORE = 5
+"""With so many points nobody yields but us. An overflow that comes in good time takes LATE_SCORE off again."""
 PRESS_AFTER_S = 1.5
 """They must also go on for so long: the start-up of a newcomer does not. Until then what we have is held."""
-PRESS_S, PRESS_S_MAX = 10.0, 60.0
-"""How long to press; twice as long whenever it proves necessary again, up to the second."""
+PRESS_S, PRESS_S_MAX, AGAIN_S = 10.0, 60.0, 20.0
+"""How long to press; twice as long whenever it proves necessary again within the third, up to the second."""
 PRESS_QUIET_S = 3.0
 """Pressing ends early when no queue has overflowed for so long: then nobody presses against us."""
 BACKGROUND_GAIN = (0.05, 0.0125)
@@ -91,7 +91,7 @@ class Yielding:
         """Share of packets that the path usually loses."""
         self._cut_round: int | None = None
         self._early, self._early_since = 0, 0.0
-        self._press_until = 0.0
+        self._press_until = float("-inf")
         self._press_s = PRESS_S
         self._overflow_at = 0.0
         self._queue_low_s = float("inf")
@@ -120,14 +120,16 @@ class Yielding:
         """What to do about an overflow that is not of the last cut (see `patient`); `curve` is the one that we are on."""
         if self.presses(now):
             return Answer.PRESS
-        again = now < self._press_until + 2 * PRESS_S
+        again = now < self._press_until + AGAIN_S
         if curve is not None and curve.is_early(now, model.rtt_s):
             self._early += EARLY_SCORE
         elif self._cut_round is not None and (model.round < self._cut_round + SOON_ROUNDS or self._stood_full(model)):
             self._early += SOON_SCORE
         else:
-            self._early, self._early_since = 0, now
-        if self._early >= (PRESS_SCORE_AGAIN if again else PRESS_SCORE):
+            self._early = max(0, self._early - LATE_SCORE)
+        if not self._early:
+            self._early_since = now
+        if self._early >= PRESS_SCORE:
             if now < self._early_since + PRESS_AFTER_S:
                 self._cut_round = model.round
                 return Answer.HOLD

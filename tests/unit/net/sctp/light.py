@@ -3,7 +3,8 @@
 
 Time goes in steps. In each, every flow takes the acknowledgements that have come, and sends what its window and its pace
 allow into one first-in-first-out queue, which drops what does not fit. Flows in Python hosts come late now and then, those
-in the kernel do not. Packets are acknowledged in order; a lost one is found missing when the third after it has come.
+in the kernel do not. Packets are acknowledged in order; a lost one is found missing when the third after it has come, or after a
+second without any.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ STEP_S = 0.0005
 HEADERS_BYTES = 68
 BURST_PACKETS = 128
 QUANTUM_S = 0.001
+TIMEOUT_S = 1.0
+BOOT_S = 1000.0
+"""What the clock says at the beginning: a machine has been up for a while."""
 Packet = tuple[int, float, int, float, bool, bool]
 """Number, time, what was delivered then and when, whether it is lost, whether the host was late."""
 
@@ -58,6 +62,8 @@ class Flow:
         while self.coming and self.coming[0][0] <= now:
             last = self.coming.popleft()[1]
         if last < 0:
+            if self._out and not self.coming and now > self._out[-1][1] + TIMEOUT_S:
+                self._time_out(now)
             return
         newest, count, lost, new_round = None, 0, 0, False
         while self._out and self._out[0][0] <= last:
@@ -84,6 +90,16 @@ class Flow:
             )
         )  # fmt: skip
         self.limited = False
+
+    def _time_out(self, now: float) -> None:
+        """Nothing of what is on the way will ever be acknowledged."""
+        self.lost += len(self._out) + len(self._missing)
+        self._out.clear()
+        self._missing.clear()
+        self.in_flight = 0
+        self._recovery = self.sent - 1
+        self._paced_until = now
+        self.control.timed_out(now)
 
     def send(self, now: float, post: Callable[[int], float | None]) -> None:
         """Send what may go; `post` takes a packet's bytes, and returns when it will be acknowledged, or None."""
@@ -134,17 +150,18 @@ class SharedLink:
     def __init__(self, link: Bottleneck, kinds: list[str], *, seed: int = 1, gap_s: float = 0.5) -> None:
         self.flows = [flow(kind) for kind in kinds]
         for index, each in enumerate(self.flows):
-            each.wakes = index * gap_s
-        self.now = 0.0
+            each.wakes = BOOT_S + index * gap_s
+        self.now = BOOT_S
         self.queue_s = 0.0
-        """Mean of what a packet had to wait in the last `run`."""
-        self._link = link
+        """Mean of what a packet had to wait in the last `run`, and the most."""
+        self.queue_max_s = 0.0
+        self.link = link
         self._rng = random.Random(seed)
         self._free = 0.0
 
     def run(self, seconds: float) -> list[float]:
         """Advance; return each flow's part of the link's rate, in payload."""
-        before, end, steps, waited = [each.delivered for each in self.flows], self.now + seconds, 0, 0.0
+        before, end, steps, waited, most = [each.delivered for each in self.flows], self.now + seconds, 0, 0.0, 0.0
         order = list(self.flows)
         while self.now < end:
             self.now += STEP_S
@@ -155,12 +172,13 @@ class SharedLink:
                     each.send(self.now, self._post)
                     each.wakes = self.now + (each.late(self._rng) if each.late else 0.0)
             waited += max(0.0, self._free - self.now)
+            most = max(most, self._free - self.now)
             steps += 1
-        self.queue_s = waited / steps
-        return [(each.delivered - had) / seconds / self._link.rate for each, had in zip(self.flows, before, strict=True)]
+        self.queue_s, self.queue_max_s = waited / steps, most
+        return [(each.delivered - had) / seconds / self.link.rate for each, had in zip(self.flows, before, strict=True)]
 
     def _post(self, size: int) -> float | None:
-        link = self._link
+        link = self.link
         if link.loss and self._rng.random() < link.loss:
             return None
         self._free = max(self._free, self.now)

@@ -116,8 +116,8 @@ class BbrOne:
         self._payload = payload_bytes
 
     def _model(self, sample: AckSample) -> None:
-        rate = (sample.delivered_bytes - sample.delivered_before) / sample.interval_s
-        if not sample.app_limited:
+        rate = (sample.delivered_bytes - sample.delivered_before) / max(sample.interval_s, 1e-6)
+        if not sample.app_limited and sample.interval_s:
             self._rates.append((self._round, rate))
         while self._rates and self._rates[0][0] < self._round - 10:
             self._rates.popleft()

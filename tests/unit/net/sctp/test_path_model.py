@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.net.sctp.congestion import AckSample
-from agent.net.sctp.path_model import LUMPS_PERIODS, LUMPS_S, MIN_RTT_PERIODS, PathModel
+from agent.net.sctp.path_model import LUMPS_PERIODS, LUMPS_S, MIN_RTT_PERIODS, STANDING_SAMPLES, PathModel
 
 
 def sample(now: float, acked: int, delivered: int, *, rtt_s: float = 0.05, lost: int = 0, round_trip: bool = True) -> AckSample:
@@ -47,6 +47,20 @@ def test_a_queue_that_others_keep_does_not_pass_for_distance():
     path.expire_min_rtt(now)
     run(path, 10, rtt_s=0.09, start=now)
     assert path.min_rtt == pytest.approx(0.09)
+
+
+def test_a_queue_stands_once_several_round_trips_say_so():
+    path = PathModel(bridge_s=0.1, bridge_bytes=0)
+    assert path.standing_s == 0
+    now = run(path, 10)
+    for _ in range(STANDING_SAMPLES):
+        assert path.standing_s == 0
+        now += 0.05
+        path.acked(sample(now, 25_000, int(1e6 * now), rtt_s=0.08))
+    assert path.standing_s == pytest.approx(0.03)
+    assert path.rate_now == pytest.approx(0.5e6)
+    run(path, 1, start=now)
+    assert path.standing_s == 0
 
 
 def test_a_single_lump_is_forgotten_and_lumps_all_the_time_are_provided_for():

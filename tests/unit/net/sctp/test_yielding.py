@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.net.sctp.path_model import PathModel
-from agent.net.sctp.yielding import CUT, PRESS_AFTER_S, PRESS_QUIET_S, Answer, Curve, Yielding
+from agent.net.sctp.yielding import CUT, PRESS_AFTER_S, PRESS_QUIET_S, PRESS_S, Answer, Curve, Yielding
 
 PACKET = 1448
 
@@ -79,3 +79,30 @@ def test_flows_that_yield_too_are_yielded_to():
         assert yielding.patient(path.round + 3) and not yielding.patient(path.round + 4)
         curve = Curve(200 * PACKET, now, curve)
         yielding.overflowed(model(queue_s=0.01), PACKET, now + 1)
+
+
+@pytest.mark.parametrize("boot_s", [0.0, 1e6])
+def test_the_first_time_is_the_first_time_whatever_the_clock_says(boot_s: float):
+    yielding, now, answer = Yielding(), boot_s, Answer.CUT
+    for index in range(20):
+        now += 0.35
+        yielding.overflowed(model(lost=3, round_number=8 * index), PACKET, now)
+        answer = yielding.answer(Curve(200 * PACKET, now, None), model(lost=3, round_number=8 * index), now)
+        if answer is Answer.PRESS:
+            break
+    assert answer is Answer.PRESS
+    yielding.overflowed(model(lost=3), PACKET, now + PRESS_S - 0.1)
+    assert yielding.presses(now + PRESS_S - 0.1)
+    assert not yielding.presses(now + PRESS_S + 0.1)
+
+
+def test_one_overflow_that_came_in_good_time_does_not_undo_all_evidence():
+    yielding, now, answers = Yielding(), 10.0, []
+    for index, early in enumerate([False, True, False, True]):
+        now += 2.0
+        path = model(lost=3, round_number=50 * index, queue_s=0.03)
+        yielding.overflowed(path, PACKET, now)
+        yielding._queue_low_s = 0.0  # the queue had run empty meanwhile
+        curve = Curve(200 * PACKET, now if early else now - 100.0, None)
+        answers.append(yielding.answer(curve, path, now))
+    assert answers == [Answer.CUT, Answer.CUT, Answer.CUT, Answer.PRESS]
