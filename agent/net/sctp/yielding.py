@@ -16,6 +16,8 @@ from agent.net.sctp.path_model import PathModel
 
 CUT = 0.7
 """CUBIC's beta."""
+CUT_LOSING = 0.6
+"""If the window was smaller already than at the cut before: somebody else's grows, and has his half sooner."""
 SCALE = 0.4
 """CUBIC's C, packets per cubed second."""
 PACKET_BYTES = 1448
@@ -30,6 +32,8 @@ cut (BBR version 1 probes every eighth round trip), or after a cut that has not 
 EARLY_SCORE, SOON_SCORE, LATE_SCORE = 3, 1, 1
 PRESS_SCORE = 5
 """With so many points nobody yields but us. An overflow that comes in good time takes LATE_SCORE off again."""
+GIVEN_UP = 0.4
+"""Whoever yields as we do stops at our half. With less than this of the window that we had when it began, they do not."""
 PRESS_AFTER_S = 1.5
 """They must also go on for so long: the start-up of a newcomer does not. Until then what we have is held."""
 PRESS_S, PRESS_S_MAX, AGAIN_S = 10.0, 60.0, 20.0
@@ -64,10 +68,11 @@ class Curve:
     """CUBIC's window after a cut (section 4.2), or Reno's if that grows faster (section 4.3). Bytes and seconds."""
 
     def __init__(self, bytes_before: float, now: float, earlier: Curve | None, *, cut: float = CUT) -> None:
-        self._cut_to = cut * bytes_before / PACKET_BYTES
         self._before = self.packets_before = bytes_before / PACKET_BYTES
         if cut < 1 and earlier is not None and self._before < earlier.packets_before:  # "fast convergence", section 4.7
+            cut = CUT_LOSING
             self._before *= (1 + cut) / 2
+        self._cut_to = cut * bytes_before / PACKET_BYTES
         self._at = now
         self._k = (max(0.0, self._before - self._cut_to) / SCALE) ** (1 / 3)
 
@@ -95,6 +100,7 @@ class Yielding:
         self._press_s = PRESS_S
         self._overflow_at = 0.0
         self._queue_low_s = float("inf")
+        self._most_packets = 0.0
 
     @property
     def lossy(self) -> bool:
@@ -109,8 +115,9 @@ class Yielding:
         share = lost / total if total else 0.0
         usual = BACKGROUND_MARGIN * self.background + (LOSSY_MORE if self.lossy else BACKGROUND_MORE)
         rare = self.background * total < RARE_PACKETS * packet_bytes
-        self.background += BACKGROUND_GAIN[queued] * (min(share, BACKGROUND_MAX) - self.background)
         full = model.queue_s > max(FULL * model.queue_full_s, 0.05 * model.min_rtt + 0.001)
+        if not full:  # what a full queue loses is not the path's own
+            self.background += BACKGROUND_GAIN[queued] * (min(share, BACKGROUND_MAX) - self.background)
         found = (queued and lost > LOSS_PACKETS_MIN * packet_bytes and share > usual) or (lost > 0 and rare and full)
         if found:
             self._overflow_at = now
@@ -121,7 +128,9 @@ class Yielding:
         if self.presses(now):
             return Answer.PRESS
         again = now < self._press_until + AGAIN_S
-        if curve is not None and curve.is_early(now, model.rtt_s):
+        if self._given_up(curve, model, now):
+            self._early = max(self._early, PRESS_SCORE)
+        elif curve is not None and curve.is_early(now, model.rtt_s):
             self._early += EARLY_SCORE
         elif self._cut_round is not None and (model.round < self._cut_round + SOON_ROUNDS or self._stood_full(model)):
             self._early += SOON_SCORE
@@ -135,7 +144,7 @@ class Yielding:
                 return Answer.HOLD
             self._press_s = min(2 * self._press_s, PRESS_S_MAX) if again else PRESS_S
             self._press_until = now + self._press_s
-            self._early = 0
+            self._early, self._most_packets = 0, 0.0
             return Answer.PRESS
         self._cut_round = model.round
         self._queue_low_s = float("inf")
@@ -144,6 +153,14 @@ class Yielding:
     def patient(self, round_number: int) -> bool:
         """Whether what is lost now may be of the overflow that was answered last."""
         return self._cut_round is not None and round_number < self._cut_round + PATIENCE_ROUNDS
+
+    def _given_up(self, curve: Curve | None, model: PathModel, now: float) -> bool:
+        """Whether cut after cut has left us less than one other flow that yields would."""
+        if curve is None:
+            self._most_packets = 0.0
+            return False
+        self._most_packets = max(self._most_packets, curve.packets_before)
+        return curve.window(now, model.rtt_s) / PACKET_BYTES < GIVEN_UP * self._most_packets
 
     def _stood_full(self, model: PathModel) -> bool:
         return self._queue_low_s > STILL_FULL * model.queue_full_s

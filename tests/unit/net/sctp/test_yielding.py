@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.net.sctp.path_model import PathModel
-from agent.net.sctp.yielding import CUT, PRESS_AFTER_S, PRESS_QUIET_S, PRESS_S, Answer, Curve, Yielding
+from agent.net.sctp.yielding import CUT, CUT_LOSING, PRESS_AFTER_S, PRESS_QUIET_S, PRESS_S, Answer, Curve, Yielding
 
 PACKET = 1448
 
@@ -33,7 +33,7 @@ def test_the_curve_begins_at_seven_tenths_and_comes_back():
 def test_a_smaller_window_gives_room_to_newcomers():
     earlier = Curve(400 * PACKET, 0.0, None)
     curve = Curve(300 * PACKET, 5.0, earlier)
-    assert curve.window(5.0, 1.0) == pytest.approx(CUT * 300 * PACKET)
+    assert curve.window(5.0, 1.0) == pytest.approx(CUT_LOSING * 300 * PACKET)
     assert curve.window(12.0, 100.0) < 400 * PACKET
 
 
@@ -106,3 +106,17 @@ def test_one_overflow_that_came_in_good_time_does_not_undo_all_evidence():
         curve = Curve(200 * PACKET, now if early else now - 100.0, None)
         answers.append(yielding.answer(curve, path, now))
     assert answers == [Answer.CUT, Answer.CUT, Answer.CUT, Answer.PRESS]
+
+
+def test_whoever_takes_more_than_half_does_not_yield():
+    yielding, curve, now, answers = Yielding(), None, 10.0, []
+    for index, packets in enumerate([400, 300, 220, 170, 140]):
+        now += 2.0
+        path = model(lost=3, round_number=100 * index)
+        yielding.overflowed(path, PACKET, now)
+        yielding._queue_low_s = 0.0  # the queue had run empty meanwhile
+        answers.append(yielding.answer(curve, path, now))
+        curve = Curve(packets * PACKET, now, None, cut=1.0)
+    assert answers == [Answer.CUT] * 5
+    yielding.overflowed(path, PACKET, now + 2)
+    assert yielding.answer(curve, path, now + 2) is Answer.PRESS
