@@ -51,6 +51,8 @@ LOSSY, LOSSY_MORE = 0.003, 0.02
 be an overflow, as a round's share of chance losses swings."""
 RARE_PACKETS = 0.15
 """Where the path loses fewer packets than this in a round by itself, a single one lost at a full queue is an overflow."""
+HALF_FULL, QUEUE_SEEN_S = 0.5, 0.002
+"""Bursts overflow a short queue that is half full on the mean, more than this many seconds."""
 FULL, STILL_FULL = 0.7, 0.8
 """A queue is full at this part of the longest one seen lately, and has not got shorter if it never fell below that."""
 LOSS_PACKETS_MIN = 1.5
@@ -111,7 +113,7 @@ class Yielding:
         """Whether the round trip that has just ended saw a queue overflow. To be asked once about each."""
         self._queue_low_s = min(self._queue_low_s, model.queue_s)
         lost, total = model.lost_bytes, model.acked_bytes + model.lost_bytes
-        queued = model.rtt_s > 1.1 * model.min_rtt + 0.001
+        queued = model.rtt_s > model.min_rtt + min(0.1 * model.min_rtt + 0.001, max(HALF_FULL * model.queue_full_s, QUEUE_SEEN_S))
         share = lost / total if total else 0.0
         usual = BACKGROUND_MARGIN * self.background + (LOSSY_MORE if self.lossy else BACKGROUND_MORE)
         rare = self.background * total < RARE_PACKETS * packet_bytes

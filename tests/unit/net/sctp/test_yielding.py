@@ -43,6 +43,22 @@ def test_one_packet_lost_at_a_full_queue_is_an_overflow_where_nothing_is_lost_el
     assert not Yielding().overflowed(model(), PACKET, 1.0)
 
 
+@pytest.mark.parametrize(("full_s", "overflow"), [(0.006, True), (0.03, False)])
+def test_a_short_queue_overflows_while_it_is_not_full_on_the_mean(full_s: float, overflow: bool):
+    path = model(lost=12, queue_s=0.0006)
+    path.rtt_s, path._queue_full = 0.04 + 0.0048, [full_s, full_s]
+    assert Yielding().overflowed(path, PACKET, 1.0) is overflow
+
+
+def test_what_a_full_queue_loses_is_not_the_paths_own():
+    yielding = Yielding()
+    for index in range(100):
+        yielding.overflowed(model(lost=3), PACKET, float(index))
+    assert yielding.background == 0
+    yielding.overflowed(model(lost=3, queue_s=0.0), PACKET, 100.0)
+    assert yielding.background > 0
+
+
 def test_a_path_that_loses_by_itself_does_not_overflow():
     yielding = Yielding()
     for _ in range(300):
