@@ -33,7 +33,7 @@ class Kind(IntEnum):
     GET = 1  # which records are under it? The word of whoever answers
     PUT = 2  # keep these records
     SEND = 3  # to one peer exactly
-    READ = 4  # which records are under it, as its holders sign; an item's body ALONE: whoever answers need not ask the others
+    READ = 4  # which records are under it, as its holders sign
 
 
 class Status(IntEnum):
@@ -43,9 +43,6 @@ class Status(IntEnum):
     LOST_WAY = 3  # no connection led closer, but this peer is not near the key: an answer for want of a better
     DEAD_END = 4  # the same, after others ways have been tried nearby: the origin may try elsewhere
     STATEMENT = 5  # READ, PUT: the payload is a Statement, about this item and others of the same request; records follow
-
-
-ALONE = b"\1"
 
 
 class Item(msgspec.Struct, array_like=True, gc=False):

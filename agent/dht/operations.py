@@ -15,7 +15,7 @@ from agent.dht.core import Core
 from agent.dht.events import Done
 from agent.dht.evidence import Evidence
 from agent.dht.keys import Contact
-from agent.dht.messages import ALONE, Item, Kind, Letter, Result, Status, decode_peers, decode_records, encode
+from agent.dht.messages import Item, Kind, Letter, Result, Status, decode_peers, decode_records, encode
 from agent.dht.records import Record
 from agent.dht.router import Leg, Router
 from agent.dht.routing_table import FAR
@@ -187,8 +187,6 @@ class Operations:
         number = path + search.offset if path else 0
         leg = Leg(search.token, search.kind, number, core.me, _PathSink(self, search, path))
         leg.start = search.starts[path] if path < len(search.starts) else None
-        if search.kind == Kind.READ and path > 1 and search.starting:  # the first two ask all holders already
-            wanted = [Item(item.index, item.key, ALONE) for item in wanted]
         if path > 0 and search.evidence is not None and core.table.reach() < FAR:
             leg.bend = core.rng.randrange(1, 2 + core.table.reach() // 2)
             leg.avoid = self._to_avoid(search, wanted) if path >= 2 else []

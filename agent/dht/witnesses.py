@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from agent.dht.core import Core, Timer
 from agent.dht.messages import (
-    ALONE,
     LACKS_MAX,
     Attest,
     Attested,
@@ -63,7 +62,7 @@ class Witnesses:
     # -- whoever a read comes to -------------------------------------------------------------------------------------
 
     def read(self, leg: Leg, items: list[tuple[Item, Status]]) -> None:
-        """Answer a READ: with what we hold, our statement on it, and those of the other holders, unless we are asked ALONE."""
+        """Answer a READ: with what we hold, our statement on it, and those of the other holders."""
         core = self._core
         records = {item.index: core.store.get(item.key, core.now) for item, _ in items}
         reading = _Reading(leg, items, records)
@@ -71,7 +70,7 @@ class Witnesses:
         if near:
             self._state(reading, near)
             if len(self._open) < READINGS_MAX and self._per_peer.get(leg.source, 0) < READINGS_PER_PEER_MAX:
-                self._ask(reading, [item for item in near if item.body != ALONE])
+                self._ask(reading, near)
         if reading.calls:
             self._count(leg.source, +1)
             reading.timer = core.at(core.now + core.config.witness_timeout_s, self._late, reading)
