@@ -30,6 +30,7 @@ from agent.identity import PeerId
 
 OFFER_S = 10.0  # how long an offer may be taken up
 OFFERS_MAX = 1024
+THOROUGH = 3  # of so many passes one is thorough
 WRITES_MAX = 4096  # Store messages whose answer is awaited
 
 
@@ -60,7 +61,7 @@ class _Call:
 class Replication:
     """The holder's side of the DHT."""
 
-    __slots__ = ("_calls", "_core", "_offers", "_pass", "_pass_at", "repaired")
+    __slots__ = ("_calls", "_core", "_offers", "_pass", "_pass_at", "_passes", "repaired")
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -68,6 +69,7 @@ class Replication:
         self._offers: dict[int, tuple[PeerId, float, set[bytes]]] = {}
         self._pass: list[bytes] = []  # keys that the current pass has yet to look at
         self._pass_at = float("inf")
+        self._passes = 0  # begun
         self.repaired = 0  # records that neighbours asked for
 
     def begin(self) -> None:
@@ -198,6 +200,7 @@ class Replication:
         self._pass_at = float("inf")
         going_on = bool(self._pass)
         self._pass = list(self._core.store.keys())
+        self._passes += 1
         if self._pass and not going_on:
             self._core.at(self._core.now, self._step)
         self._schedule(self._core.config.repair_period_s * (0.75 + 0.5 * self._core.rng.random()))
@@ -211,8 +214,9 @@ class Replication:
             if not digest:
                 continue
             replicas = core.replica_set(core.space.decode(key))
-            # The closest offers to all, the others to it; so does the second: the closest need not be connected to each of them.
-            targets = replicas if core.me in replicas[:2] else replicas[:1]
+            # The closest two offer to all, the others to the closest, which may know more than they do. But one of the closest peers
+            # may have no connection to the closest two, only to another holder: so all offer to all in one pass of three.
+            targets = replicas if self._passes % THOROUGH == 1 or core.me in replicas[:2] else replicas[:1]
             for contact in targets:
                 if contact.peer != core.me.peer:
                     offers.setdefault(contact.peer, []).append(Digest(key, digest))
