@@ -110,9 +110,10 @@ class Core:
         small = len(self.table.connected) + 1 <= self.config.small_overlay
         return self.config.replicas_small if small else self.config.replicas
 
-    def replica_set(self, key: int) -> list[Contact]:
-        """The peers closest to `key` as this node sees it, closest first, itself included, suspects left out."""
-        n = self.replica_count()
+    def replica_set(self, key: int, further: int = 0) -> list[Contact]:
+        """The peers closest to `key` as this node sees it, closest first, itself included, suspects left out; as many as keep a
+        record, and so many `further`."""
+        n = self.replica_count() + further
         # Suspects are few, so a few more than n are enough.
         found = [c for c in self.table.closest(key, n + 4) if not self.is_suspect(c.peer)][:n]
         found.append(self.me)

@@ -30,12 +30,22 @@ def hear(neighbour: Neighbour, told: int, now: float) -> None:
         neighbour.reach, neighbour.reach_at = told, now
 
 
-def usual_reach(table: RoutingTable, now: float) -> int | None:
-    """How far siblings reach in most of the key space, as a distance between keys; None if too few have told."""
+def usual_reach(table: RoutingTable, now: float) -> tuple[int, bool]:
+    """How far siblings reach in most of the key space, as a distance between keys, and whether enough neighbours from outside
+    our surroundings have told. If not, it is the median of what all have told, ourselves included: a small overlay is all
+    surroundings."""
     siblings = {contact.peer for contact in table.siblings()}
     since = now - TOLD_S
-    heard = [n.reach for peer, n in table.connected.items() if n.reach and n.reach_at > since and peer not in siblings]
-    if len(heard) < TELLERS_MIN:
-        return None
-    whole, part = divmod(median_low(heard), STEPS)
+    heard = [(peer in siblings, n.reach) for peer, n in table.connected.items() if n.reach and n.reach_at > since]
+    outside = [reach for is_sibling, reach in heard if not is_sibling]
+    if len(outside) >= TELLERS_MIN:
+        return _distance(median_low(outside)), True
+    own = told(table)
+    if not own:
+        return table.reach(), False
+    return _distance(median_low([own, *(reach for _, reach in heard)])), False
+
+
+def _distance(told: int) -> int:
+    whole, part = divmod(told, STEPS)
     return (1 << whole) * round(2 ** (part / STEPS) * 1024) >> 10

@@ -16,6 +16,7 @@ from agent.dht import density
 from agent.dht.core import Core
 from agent.dht.messages import Item, Kind, Statement, decode_records, decode_statement
 from agent.dht.records import Record
+from agent.dht.routing_table import FAR
 from agent.dht.statements import Subject, said, stamps
 from agent.identity import PeerId
 
@@ -23,6 +24,7 @@ SPREAD = 2  # how many times further from the key than usual the furthest holder
 WIDE_SPREAD = 4  # the same, to be counted if there are no others
 FAR_SPREAD = 16  # the same, while we know only our own surroundings, which may be much denser (one in five hundred)
 FAR_PATHS = 3  # on each of so many has half of the holders to sign together then; whoever lies for itself is alone on a path
+SMALL_BITS = 2  # where siblings reach over such a part of all keys, 2 to this power, there are some thirty peers: all are close
 SPOILT = b"?"
 PATHS_ENOUGH = 5  # that have to confirm, however few holders have signed, as long as it is half of them
 STATEMENTS_PER_ITEM_MAX = 16  # on one path, on average
@@ -56,9 +58,8 @@ class Evidence:
 
     def __init__(self, core: Core, kind: Kind, token: bytes, items: Mapping[int, Item]) -> None:
         self._core = core
-        usual = density.usual_reach(core.table, core.now)
-        self._reach = usual or core.table.reach()
-        self._is_sure = usual is not None
+        reach, self._is_sure = density.usual_reach(core.table, core.now)
+        self._reach = FAR if reach << SMALL_BITS >> core.space.bits else reach
         self._kind = kind
         self._token = token
         self._items = items

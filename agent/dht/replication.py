@@ -214,8 +214,8 @@ class Replication:
             if not digest:
                 continue
             replicas = core.replica_set(core.space.decode(key))
-            # The closest two offer to all, the others to the closest, which may know more than they do. But one of the closest peers
-            # may have no connection to the closest two, only to another holder: so all offer to all in one pass of three.
+            # The closest two offer to all, the others to the closest, which may know more than they do. But one of the closest
+            # may have a connection to neither of the first two, only to another holder: so all offer to all in one pass of three.
             targets = replicas if self._passes % THOROUGH == 1 or core.me in replicas[:2] else replicas[:1]
             for contact in targets:
                 if contact.peer != core.me.peer:

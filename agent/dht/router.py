@@ -29,6 +29,7 @@ ITEM_OVERHEAD_BYTES = 48
 SEEN_S = 5.0  # how long a node remembers which way an item went
 SEEN_MAX = 4096
 AT_HOLDERS = frozenset((Kind.GET, Kind.READ, Kind.PUT))  # their paths end at different holders of a key
+PATHS_PER_STEP = 4  # after so many paths of a careful read one peer more counts as its end
 DETOURS_MAX = 3  # other ways that a node tries for one request whose way ended far from its key
 
 
@@ -231,7 +232,8 @@ class Router:
 
     def _last_hop(self, leg: Leg, item: Item) -> Contact | None:
         """Paths of a read or a write end at different replicas, or they would all meet at the closest one, and believe it. So a
-        node that knows the key's surroundings picks the one that is due to this path, by the path's number."""
+        node that knows the key's surroundings picks the one that is due to this path, by the path's number. If most of them lie,
+        somebody next to them brings what the others sign, and signs itself: later paths of a careful read end there, too."""
         core = self._core
         if not leg.path or leg.start is not None or leg.kind not in AT_HOLDERS:
             return None
@@ -239,7 +241,8 @@ class Router:
         if key ^ core.me.key > core.table.reach():
             return None
         passed_over = (leg.origin.peer, leg.source, *leg.avoid)
-        replicas = [c for c in core.replica_set(key) if c.peer not in passed_over]
+        further = leg.path // PATHS_PER_STEP if leg.kind == Kind.READ else 0
+        replicas = [c for c in core.replica_set(key, further) if c.peer not in passed_over]
         return replicas[leg.path % len(replicas)] if replicas else None
 
     def _next(self, leg: Leg, item: Item) -> Contact | None:

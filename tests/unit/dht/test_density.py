@@ -8,6 +8,7 @@ from agent.dht import density, events
 from agent.dht.config import DhtConfig
 from agent.dht.density import STEPS, TELLERS_MIN, TOLD_S, usual_reach
 from agent.dht.messages import Answer, Kind, NearPeers, Request, Result, Seek, Status, encode
+from agent.dht.routing_table import FAR
 from tests.sim.engine import make_record
 from tests.unit.dht.peers import at
 from tests.unit.dht.test_careful_reads import answer, reading, spoken
@@ -29,7 +30,8 @@ def tell(me: Played, tellers: Iterable[int], reach_log2: float) -> None:
 
 
 def usual(me: Played) -> int | None:
-    return usual_reach(me.node.core.table, me.now)
+    reach, is_sure = usual_reach(me.node.core.table, me.now)
+    return reach if is_sure else None
 
 
 def test_it_takes_enough_neighbours_that_are_not_our_siblings() -> None:
@@ -39,6 +41,14 @@ def test_it_takes_enough_neighbours_that_are_not_our_siblings() -> None:
     assert usual(me) is None
     tell(me, OTHERS[:1], 5)
     assert usual(me) == 32
+
+
+def test_until_then_siblings_and_we_ourselves_count_too() -> None:
+    me = played()
+    assert usual_reach(me.node.core.table, me.now) == (4, False), "only our own is known"
+    tell(me, CLOSE[:2], 5)
+    assert usual_reach(me.node.core.table, me.now) == (32, False), "the median of three"
+    assert usual_reach(Played(0, 1).node.core.table, me.now) == (FAR, False)
 
 
 def test_less_than_half_of_them_cannot_move_it_away_from_what_the_honest_say() -> None:
@@ -89,4 +99,16 @@ def test_a_reader_where_peers_are_dense_counts_holders_by_what_others_tell() -> 
         me.handle(events.Get(1, [bytes([KEY])]))
         for neighbour, passed in reading(me):
             answer(me, neighbour, passed, [spoken(h, passed, [record]) for h in HOLDERS], record)
+        assert [len(result) for result in me.done()] == [outcome]
+
+
+def test_in_a_small_overlay_everybody_is_close() -> None:
+    """Siblings reach over a quarter of all keys: there may be sixteen peers, and any of them may be a holder."""
+    for told, outcome in ((6, 1), (5.9, 0)):
+        me = played()
+        record = make_record(bytes([KEY]), at(5).peer, expires_at=me.now + 500)
+        tell(me, OTHERS, told)
+        me.handle(events.Get(1, [bytes([KEY])]))
+        for neighbour, passed in reading(me):
+            answer(me, neighbour, passed, [spoken(h, passed, [record]) for h in OTHERS[:3]], record)
         assert [len(result) for result in me.done()] == [outcome]

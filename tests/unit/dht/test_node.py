@@ -254,7 +254,9 @@ def test_an_offer_is_taken_up_if_anything_differs() -> None:
 
 
 @pytest.mark.parametrize(("key", "usually"), [(0, {1, 2}), (1, {1, 2}), (2, {1, 2}), (3, {2})])
-def test_the_two_closest_holders_offer_to_all_and_the_others_to_the_closest_but_every_third_time(key: int, usually: set[int]) -> None:
+def test_the_two_closest_holders_offer_to_all_and_the_others_to_the_closest_but_every_third_time(
+    key: int, usually: set[int]
+) -> None:
     """Three replicas: this node, 1 and 2. This node is closest to 0, second closest to 1 and 2, third to 3."""
     me = Played(0, 1, 2, 64, config=DhtConfig(siblings=4, replicas=3, small_overlay=1))
     me.receive(1, Store(1, [record(key=key, expires_at=START + 5000)]))

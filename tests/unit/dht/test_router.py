@@ -127,6 +127,18 @@ def test_the_last_hop_answers() -> None:
     assert target == 1 and isinstance(answer, Answer)
 
 
+@pytest.mark.parametrize(
+    ("kind", "path", "target"),
+    [(Kind.READ, 1, 1), (Kind.READ, 2, 2), (Kind.READ, 4, 0), (Kind.READ, 7, 3), (Kind.READ, 8, 3), (Kind.READ, 9, 4)]
+    + [(Kind.GET, 7, 1), (Kind.GET, 8, 2), (Kind.PUT, 7, 1)],
+)
+def test_paths_end_at_different_holders_and_late_ones_of_a_careful_read_next_to_them(kind: Kind, path: int, target: int) -> None:
+    """Of key 0 the holders are 0, 1 and 2; at path 4 one more peer counts, at path 8 two."""
+    me = Played(0, 1, 2, 3, 4, 5, FAR)
+    me.receive(FAR, request(kind, 0, path=path))
+    assert [to for to, _ in me.take(Request)] == ([target] if target else [])
+
+
 def test_a_request_never_goes_back_to_its_origin() -> None:
     """A joiner asks for its own key: nobody is closer to it than itself."""
     me = Played(0, FAR)
