@@ -9,7 +9,9 @@ Reported: how many of the experts are the same, virtual time, reads that follow 
 
 from __future__ import annotations
 
+import argparse
 import random
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -31,7 +33,7 @@ from agent.moe.prefix_search import PrefixSearch
 from tests.sim.dht_lookup import grow
 from tests.sim.engine import World, make_record
 from tests.sim.engine.chance import fork
-from tests.sim.engine.command import Run, main
+from tests.sim.engine.command import Option, Run, main
 from tests.sim.engine.workload import spread
 from tests.sim.engine.world import KINDS
 
@@ -43,9 +45,19 @@ VACANT = 0.2  # share of the grid that nobody hosts
 CRASHED = 0.05  # share of the hosts that crash before the searches
 JOIN_GAP_S, SETTLE_S = 0.005, 45.0  # between two newcomers, and after the last
 GAP_S = 0.25  # between two searches
+SIDE_MAX = 64
 PAPER_S = 0.764  # arXiv:2002.04013, beam search among 10,000 nodes
 MESSAGES_MAX = 3000  # that one search may cause, in an overlay of any size
 PUTS_AT_ONCE = 128
+
+
+class Sides(str):
+    """Rows x columns. Raises ArgumentTypeError for a grid that is none, or too large."""
+
+    def __new__(cls, text: str) -> Sides:
+        if not re.fullmatch(r"\d{1,2}x\d{1,2}", text) or not all(2 <= int(side) <= SIDE_MAX for side in text.split("x")):
+            raise argparse.ArgumentTypeError(f"rows x columns are wanted, 2 to {SIDE_MAX} each, as in 32x32, not {text!r}")
+        return super().__new__(cls, text)
 
 
 class Hosts:
@@ -274,8 +286,8 @@ class Meter:
 
 
 if __name__ == "__main__":
-    options = [
-        ("grid", "32x32", "rows and columns of experts"),
+    options: list[Option] = [
+        ("grid", Sides("32x32"), "rows and columns of experts"),
         ("k", 4, "experts per row"),
         ("units", 16, "rows of a batch that are routed"),
         ("searches", 200, "agents that search"),

@@ -20,7 +20,7 @@ from agent.wire.config import KIB, MIB, WireConfig
 from tests.sim.dht_lookup import grow
 from tests.sim.engine.calling import ANSWERED, CANCELLED, CRASHED, Call, Calls, leaks
 from tests.sim.engine.chance import fork
-from tests.sim.engine.command import Run, main
+from tests.sim.engine.command import Run, Share, main
 from tests.sim.engine.storm import Storm, Weather
 from tests.sim.engine.survey import components, leftovers, strangers
 from tests.sim.engine.wired import WiredPeer, WiredWorld
@@ -241,5 +241,8 @@ def bounds() -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    options = [("storm", 120, "virtual seconds of storm"), ("lost", 0.005, "share of messages that a link has to send again")]
+    options = [
+        ("storm", 120, "virtual seconds of storm"),
+        ("lost", Share(0.005), "share of messages that a link has to send again"),
+    ]
     sys.exit(main("calls", scenario, peers=24, options=options))

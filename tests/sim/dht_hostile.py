@@ -13,7 +13,7 @@ import sys
 from tests.sim.dht_lookup import fill, grow
 from tests.sim.engine import World
 from tests.sim.engine.chance import fork
-from tests.sim.engine.command import Run, main
+from tests.sim.engine.command import Run, Share, main
 from tests.sim.engine.lies import MANNERS, Liar
 from tests.sim.engine.survey import components
 from tests.sim.engine.workload import Library, spread
@@ -80,7 +80,7 @@ def judge(run: Run, world: World, library: Library) -> None:
 
 
 OPTIONS = [
-    ("liars", 0.10, "share of peers that lie"),
+    ("liars", Share(0.10), "share of peers that lie"),
     ("together", 0, "1: liars sign for one another, which no check of a single signature finds out"),
     ("lookups", 2000, "how many lookups"),
 ]

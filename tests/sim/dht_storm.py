@@ -17,7 +17,7 @@ from tests.sim.dht_lookup import fill, grow
 from tests.sim.dht_split import outdated
 from tests.sim.engine import World
 from tests.sim.engine.chance import fork
-from tests.sim.engine.command import Run, main
+from tests.sim.engine.command import Run, Share, main
 from tests.sim.engine.storm import Storm, Weather
 from tests.sim.engine.survey import Ring, components, leftovers, strangers
 from tests.sim.engine.wired import WiredWorld
@@ -133,7 +133,7 @@ if __name__ == "__main__":
     options = [
         ("minutes", 5, "virtual minutes of storm"),
         ("faults", 0.5, "faults per peer and minute"),
-        ("lost", 0.01, "share of messages lost in the storm; with wires, of those that have to be sent again"),
+        ("lost", Share(0.01), "share of messages lost in the storm; with wires, of those that have to be sent again"),
         ("wired", 0, "1: with the handshake and the connection machine of agent/wire on every link, for some hundred peers"),
     ]
     sys.exit(main("dht-storm", scenario, peers=300, options=options))

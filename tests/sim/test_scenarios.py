@@ -109,3 +109,20 @@ def test_a_failed_run_prints_the_line_that_reproduces_it(capsys: pytest.CaptureF
     assert command.main("some-name", scenario, peers=5, options=[("liars", 0.1, "share")], argv=["--seed", "9"]) == 1
     told = capsys.readouterr().err
     assert "this does not hold" in told and "./hive sim some-name --peers 5 --seed 9 --liars=0.1" in told
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "sentence"),
+    [
+        ("dht_lookup", ["--peers", "1"], "at least 2 peers make an overlay"),
+        ("dht_lookup", ["--lookups", "0"], "a number at least 1 is wanted, not '0'"),
+        ("dht_hostile", ["--liars", "2"], "a number from 0 to 1 is wanted, not '2'"),
+        ("dht_hostile", ["--together", "-1"], "a number at least 0 is wanted, not '-1'"),
+        ("dht_storm", ["--faults", "nan"], "a number at least 0 is wanted, not 'nan'"),
+        ("dht_churn", ["--minutes", "many"], "a number at least 1 is wanted, not 'many'"),
+        ("beam", ["--grid", "99x99"], "2 to 64 each, as in 32x32, not '99x99'"),
+    ],
+)
+def test_what_no_simulation_can_do_is_said_in_a_sentence(module: str, words: list[str], sentence: str) -> None:
+    refused = subprocess.run([sys.executable, "-m", f"tests.sim.{module}", *words], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and sentence in refused.stderr and "Traceback" not in refused.stderr

@@ -83,12 +83,12 @@ def main(name: str, scenario: Scenario, *, peers: int, options: Sequence[Option]
     """Run a scenario from the command line."""
     parser = argparse.ArgumentParser(prog=f"./hive sim {name}", description=sys.modules[scenario.__module__].__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--peers", type=_natural, default=peers, help=f"how many peers; default {peers}")
+    parser.add_argument("--peers", type=_peers, default=peers, help=f"how many peers; default {peers}")
     parser.add_argument("--seed", type=int, default=0, help="decides everything that is random; default 0")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--story", type=_natural, metavar="ID", help="print the history of that operation")
     for option, default, text in options:
-        parser.add_argument(f"--{option}", type=type(default), default=default, help=f"{text}; default {default}")
+        parser.add_argument(f"--{option}", type=_kind(default), default=default, help=f"{text}; default {default}")
     given = parser.parse_args(argv)
     chosen = {option: getattr(given, option.replace("-", "_")) for option, _, _ in options}
     run = Run(peers=given.peers, seed=given.seed, options=chosen, quiet=False, story=given.story)
@@ -110,6 +110,35 @@ def main(name: str, scenario: Scenario, *, peers: int, options: Sequence[Option]
         words = [f"--{option}={value}" for option, value in chosen.items()]
         print(f"sim: reproduce: ./hive sim {name} --peers {run.peers} --seed {run.seed} {shlex.join(words)}", file=sys.stderr)
     return 1 if run.failures or problem is not None else 0
+
+
+class Share(float):
+    """The default of an option that takes a part of a whole."""
+
+
+def _kind(default: Any) -> Callable[[str], Any]:
+    """What an option with that default takes: a text, a share, or a number that is not negative; not 0 if the default is not."""
+    if isinstance(default, str):
+        return type(default)
+    most = 1.0 if isinstance(default, Share) else float("inf")
+
+    def number(text: str) -> Any:
+        try:
+            value = type(default)(text)
+        except ValueError:
+            value = -1
+        if not 0 <= value <= most or value == float("inf") or (type(default) is int and default and not value):
+            least = "at least 1" if type(default) is int and default else "from 0 to 1" if most == 1 else "at least 0"
+            raise argparse.ArgumentTypeError(f"a number {least} is wanted, not {text!r}")
+        return value
+
+    return number
+
+
+def _peers(text: str) -> int:
+    if (count := _natural(text)) < 2:
+        raise argparse.ArgumentTypeError("at least 2 peers make an overlay")
+    return count
 
 
 def _natural(text: str) -> int:
