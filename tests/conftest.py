@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
+import sys
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 IN_TURN = ("tests/integration/", "tests/browser/")
+
+
+settings.register_profile("repeatable", derandomize=True, database=None)
+settings.register_profile("explore", database=None, print_blob=True)
+settings.load_profile("repeatable")
+"""A run draws what every run draws. To look further: ./hive test tests/property --hypothesis-profile explore"""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Each test draws the same numbers, in whatever order and company it runs."""
+    random.seed(0)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 class ProcessesInTurn(LoadScopeScheduling):  # type: ignore[misc]

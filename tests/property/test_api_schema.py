@@ -86,8 +86,8 @@ def inhabited(db: None, tmp_path: Path, settings: Any, monkeypatch: pytest.Monke
 schema = schemathesis.openapi.from_wsgi(
     DESCRIPTION, get_wsgi_application(), config=schemathesis.Config.from_dict({"generation": {"mode": "all", "database": "none"}})
 )
-SHORT = settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-LONG = settings(SHORT, max_examples=150, derandomize=False)
+SHORT = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+LONG = settings(SHORT, max_examples=150)
 
 
 @schema.parametrize()

@@ -41,7 +41,7 @@ def test_every_byte_is_equally_likely_at_first() -> None:
     logits, balance = build()(torch.randint(256, (2, 24)))
     assert logits.shape == (2, 24, 256)
     assert F.cross_entropy(logits.flatten(0, 1), torch.randint(256, (48,))).item() == pytest.approx(math.log(256))
-    assert 1 <= balance.item() < 4
+    assert 0.9 < balance.item() < 4  # 1 when even; importance and load that differ give a little less
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_else_is_drawn() -> None:
