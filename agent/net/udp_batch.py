@@ -81,8 +81,34 @@ class UdpBatch:
     def receive(self) -> Iterator[tuple[bytes, int, Address]]:
         """Yield (data, segment, sender) until nothing is left or READ_BYTES_MAX are read; segments as in Flight.
 
-        Raises OSError of the socket other than those of a single datagram.
+        Equal datagrams one after another are one run also where the kernel did not put them together: what is to be done once
+        for a run is then done as rarely. Raises OSError of the socket other than those of a single datagram.
         """
+        run: list[bytes] = []
+        size, segment, sender, failure = 0, 0, ("", 0), None
+        try:
+            for data, step, origin in self._arrivals():
+                if run and (
+                    size % segment
+                    or (step != segment and not step == len(data) < segment)
+                    or size + len(data) > SEGMENTED_BYTES_MAX
+                    or origin != sender
+                ):
+                    yield b"".join(run), segment, sender
+                    run, size = [], 0
+                if not run:
+                    segment, sender = step, origin
+                run.append(data)
+                size += len(data)
+        except OSError as error:
+            failure = error
+        if run:
+            yield b"".join(run), segment, sender
+        if failure is not None:
+            raise failure
+
+    def _arrivals(self) -> Iterator[tuple[bytes, int, Address]]:
+        """The same, as the kernel gives it."""
         total = 0
         while total < READ_BYTES_MAX:
             try:

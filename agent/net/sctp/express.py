@@ -1,4 +1,4 @@
-"""The short way for what nearly every packet is: the next fragment of a message, alone in its packet, in order.
+"""The short way for what nearly every packet is: a fragment of a message, alone in its packet, after the one before it.
 
 `fragment_packets` writes a run of them at once. `leading_run` reads one, with one call of `struct` and one comparison for each
 packet. Whatever is not exactly that goes the long way (`packet.parse`, one chunk at a time), and both ways come to the same:
@@ -34,7 +34,7 @@ class Run(msgspec.Struct, gc=False):
     """Number of the first."""
     protocol: int
     """Of a message that begins here, else 0."""
-    payloads: list[bytes]
+    payloads: list[bytes | memoryview]
     bytes: int
 
 
@@ -52,7 +52,7 @@ def leading_run(packets: Sequence[bytes], at: int, tag: int) -> Run | None:
         return None
     if (length + 15) & ~3 != len(packet):
         return None
-    payloads = [packet[HEADERS_BYTES : length + 12]]
+    payloads: list[bytes | memoryview] = [packet[HEADERS_BYTES : length + 12]]
     size = length - 20
     begins = flags & FLAG_BEGIN
     fragment = 0 if begins else last

@@ -1,19 +1,19 @@
-"""Fragments to messages, in constant work per fragment (RFC 9260 section 6.9, RFC 8260 section 2.2.3).
+"""Fragments to messages (RFC 9260 section 6.9, RFC 8260 section 2.2.3).
 
-Every first fragment opens a *run*, which knows the key of the fragment it needs next: the next TSN with DATA, the next
-(stream, message, fragment) with I-DATA. A fragment that no run waits for is a *stray* until its run reaches it. A finished
-ordered message waits until the messages of its stream before it are delivered; streams never wait for each other.
+I-DATA names its message and its place in it: `partial.py` puts them together, in runs. DATA has its place among the TSNs:
+every first fragment opens a *run*, which knows the TSN that it needs next, and a fragment that no run waits for is a *stray*
+until its run reaches it; that is constant work for each. A finished ordered message waits until the messages of its stream
+before it are delivered; streams never wait for each other.
 """
 
 from __future__ import annotations
-
-from collections.abc import Hashable
 
 import msgspec
 
 from agent.errors import ProtocolViolation
 from agent.net.sctp.express import Run
 from agent.net.sctp.packet import FLAG_BEGIN, FLAG_END, FLAG_UNORDERED, Data
+from agent.net.sctp.partial import Partial
 
 
 class Message(msgspec.Struct, gc=False):
@@ -24,14 +24,14 @@ class Message(msgspec.Struct, gc=False):
     data: memoryview
 
 
-class _Run:
-    """The fragments of one message so far, from its beginning without a hole."""
+class _Beginning:
+    """The DATA fragments of one message so far, from its first without a hole."""
 
     __slots__ = ("first", "parts", "size")
 
     def __init__(self, first: Data) -> None:
         self.first = first
-        self.parts: list[bytes | memoryview] = []
+        self.parts: list[memoryview] = []
         self.size = 0
 
 
@@ -46,8 +46,9 @@ class Reassembler:
         self._message_bytes_max = message_bytes_max
         self._interleave = interleave
         self._sequence_mask = 0xFFFFFFFF if interleave else 0xFFFF
-        self._runs: dict[Hashable, _Run] = {}
-        self._strays: dict[Hashable, Data] = {}
+        self._partials: dict[tuple[int, int, int], Partial] = {}
+        self._beginnings: dict[int, _Beginning] = {}
+        self._strays: dict[int, Data] = {}
         self._next: dict[int, int] = {}
         self._finished: dict[tuple[int, int], Message] = {}
 
@@ -58,97 +59,81 @@ class Reassembler:
         """
         if (chunk.fragment >= 0) != self._interleave:
             raise ProtocolViolation("sctp: DATA and I-DATA mixed")
+        if self._interleave:
+            size = len(chunk.payload)
+            return self.extend(
+                Run(tsn, chunk.flags, chunk.stream, chunk.message, chunk.fragment, chunk.protocol, [chunk.payload], size)
+            )
         self.held_bytes += len(chunk.payload)
         if chunk.flags & FLAG_BEGIN:
             if chunk.flags & FLAG_END:
                 return self._deliver(chunk, chunk.payload)
-            run = _Run(chunk)
-        else:
-            key = self._key(chunk, tsn)
-            waiting = self._runs.pop(key, None)
-            if waiting is None:
-                if key in self._strays:
-                    raise ProtocolViolation("sctp: two different fragments in one place")
-                self._strays[key] = chunk
-                return []
-            run = waiting
-        return self._extend(run, chunk, tsn)
+            return self._follow(_Beginning(chunk), chunk, tsn)
+        beginning = self._beginnings.pop(tsn, None)
+        if beginning is None:
+            self._strays[tsn] = chunk
+            return []
+        return self._follow(beginning, chunk, tsn)
 
-    def extend(self, run: Run) -> list[Message] | None:
-        """Take a run of I-DATA fragments with one look-up; None, and nothing is done, if it needs the care of `add`.
-
-        Raises ProtocolViolation if the message is larger than the limit.
-        """
-        if not self._interleave or self._strays:
-            return None
-        key = (run.stream, 0, run.message, run.fragment)
-        fresh = bool(run.flags & FLAG_BEGIN)
-        if len(self._runs) > (not fresh):
-            for number in range(run.fragment + 1, run.fragment + len(run.payloads)):
-                if (run.stream, 0, run.message, number) in self._runs:
-                    return None
-        if fresh:
-            open_run = _Run(Data(run.tsn, FLAG_BEGIN, run.stream, run.message, 0, run.protocol, memoryview(b"")))
-        elif key in self._runs:
-            open_run = self._runs[key]
-        else:
-            return None
-        after = (run.stream, 0, run.message, run.fragment + len(run.payloads))
-        if not run.flags & FLAG_END and after in self._runs:
-            return None
-        if not fresh:
-            del self._runs[key]
+    def extend(self, run: Run) -> list[Message]:
+        """Take a run of I-DATA fragments; return the messages that are now whole and due, in order. Raises as `add` does."""
+        begins, ends = run.flags & FLAG_BEGIN, bool(run.flags & FLAG_END)
+        if not begins and not run.fragment:
+            raise ProtocolViolation("sctp: a first fragment that does not say so")
         self.held_bytes += run.bytes
-        open_run.parts += run.payloads
-        open_run.size += run.bytes
-        if open_run.size > self._message_bytes_max:
+        key = run.stream, run.flags & FLAG_UNORDERED, run.message
+        partial = self._partials.get(key)
+        if partial is None:
+            if begins and ends and run.bytes <= self._message_bytes_max:
+                return self._deliver(run, _joined(run.payloads))
+            if not key[1]:
+                self._check_new(run.stream, run.message)
+            partial = self._partials[key] = Partial()
+        if begins:
+            partial.protocol = run.protocol
+        partial.size += run.bytes
+        if partial.size > self._message_bytes_max:
             raise ProtocolViolation(f"sctp: message over {self._message_bytes_max} bytes")
-        if run.flags & FLAG_END:
-            return self._deliver(open_run.first, memoryview(b"".join(open_run.parts)))
-        self._runs[after] = open_run
-        return []
+        if not partial.take(run.fragment, run.payloads, ends=ends):
+            return []
+        del self._partials[key]
+        run.protocol = partial.protocol
+        return self._deliver(run, _joined(partial.payloads))
 
     def forget(self, stream: int) -> None:
         """Start the message numbers of an incoming stream again from zero (RFC 6525 section 5.2.2)."""
         self._next.pop(stream, None)
 
-    def _extend(self, run: _Run, chunk: Data, tsn: int) -> list[Message]:
-        """Append `chunk` and the strays that follow it."""
-        first, parts = run.first, run.parts
+    def _follow(self, beginning: _Beginning, chunk: Data, tsn: int) -> list[Message]:
+        """Append `chunk`, whose TSN is `tsn`, and the strays that follow it."""
+        first, parts = beginning.first, beginning.parts
         while True:
             if chunk.stream != first.stream or chunk.message != first.message or (chunk.flags ^ first.flags) & FLAG_UNORDERED:
                 raise ProtocolViolation("sctp: a fragment does not belong to its message")
             parts.append(chunk.payload)
-            run.size += len(chunk.payload)
-            if run.size > self._message_bytes_max:
+            beginning.size += len(chunk.payload)
+            if beginning.size > self._message_bytes_max:
                 raise ProtocolViolation(f"sctp: message over {self._message_bytes_max} bytes")
             if chunk.flags & FLAG_END:
                 return self._deliver(first, memoryview(b"".join(parts)))
             tsn += 1
-            key = self._key_after(chunk, tsn)
-            stray = self._strays.pop(key, None) if self._strays else None
+            stray = self._strays.pop(tsn, None) if self._strays else None
             if stray is None:
-                if key in self._runs:
-                    raise ProtocolViolation("sctp: two messages claim one fragment")
-                self._runs[key] = run
+                self._beginnings[tsn] = beginning
                 return []
             chunk = stray
 
-    def _deliver(self, first: Data, data: memoryview) -> list[Message]:
-        """Give out a whole message if it is due, with those of its stream that waited for it."""
-        stream = first.stream
-        message = Message(stream, first.protocol, data)
-        if first.flags & FLAG_UNORDERED:
+    def _deliver(self, part: Data | Run, data: memoryview) -> list[Message]:
+        """Give out a whole message if it is due, with those of its stream that waited for it; `part` is any of its fragments."""
+        stream, number = part.stream, part.message
+        message = Message(stream, part.protocol, data)
+        if part.flags & FLAG_UNORDERED:
             self.held_bytes -= len(data)
             return [message]
         due = self._next.get(stream, 0)
-        if first.message != due:
-            if ((first.message - due) & self._sequence_mask) > self._sequence_mask >> 1 or (
-                stream,
-                first.message,
-            ) in self._finished:
-                raise ProtocolViolation("sctp: a message number came twice")
-            self._finished[stream, first.message] = message
+        if number != due:
+            self._check_new(stream, number)
+            self._finished[stream, number] = message
             return []
         messages = []
         following: Message | None = message
@@ -160,12 +145,12 @@ class Reassembler:
         self._next[stream] = due
         return messages
 
-    def _key(self, chunk: Data, tsn: int) -> Hashable:
-        if not self._interleave:
-            return tsn
-        return chunk.stream, chunk.flags & FLAG_UNORDERED, chunk.message, chunk.fragment
+    def _check_new(self, stream: int, number: int) -> None:
+        """Raise ProtocolViolation if that ordered message is whole already."""
+        passed = (number - self._next.get(stream, 0)) & self._sequence_mask > self._sequence_mask >> 1
+        if passed or (stream, number) in self._finished:
+            raise ProtocolViolation("sctp: a message number came twice")
 
-    def _key_after(self, chunk: Data, tsn: int) -> Hashable:
-        if not self._interleave:
-            return tsn
-        return chunk.stream, chunk.flags & FLAG_UNORDERED, chunk.message, chunk.fragment + 1
+
+def _joined(payloads: list[bytes | memoryview]) -> memoryview:
+    return memoryview(payloads[0] if len(payloads) == 1 else b"".join(payloads))

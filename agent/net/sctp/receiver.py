@@ -63,20 +63,30 @@ class Receiver:
         return self.reassembler.add(chunk, tsn)
 
     def run(self, run: Run) -> list[Message] | None:
-        """Take a whole run if it is what comes next, nothing is missing and its message is known; else None, and nothing is done.
+        """Take a whole run if it comes after everything else, whether or not something is missing before it; else None, and
+        nothing is done.
 
         Raises ProtocolViolation as `data` does.
         """
-        if self._starts or self.unwrap(run.tsn) != self.cumulative + 1:
+        tsn, count, ends = self.unwrap(run.tsn), len(run.payloads), self._ends
+        in_order = not ends and tsn == self.cumulative + 1
+        if tsn <= (ends[-1] if ends else self.cumulative):
             return None
-        if self.reassembler.held_bytes + run.bytes > 2 * self._window_max:
+        room = 2 * self._window_max if in_order else self._window
+        if self.reassembler.held_bytes + run.bytes > room:
             return None
-        messages = self.reassembler.extend(run)
-        if messages is not None:
-            self.ack_due = True
-            self.cumulative += len(run.payloads)
-            self._round_bytes += run.bytes
-        return messages
+        if in_order:
+            self.cumulative += count
+        elif ends and tsn == ends[-1] + 1:
+            ends[-1] += count
+        elif len(ends) < INTERVALS_MAX:
+            self._starts.append(tsn)
+            ends.append(tsn + count - 1)
+        else:
+            return None
+        self.ack_due = True
+        self._round_bytes += run.bytes
+        return self.reassembler.extend(run)
 
     def unwrap(self, tsn: int) -> int:
         """Return the plain integer nearest to the cumulative TSN that `tsn` stands for."""

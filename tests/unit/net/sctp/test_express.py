@@ -191,3 +191,24 @@ def test_the_short_way_is_really_taken() -> None:
     way.feed(fragment_packets(framer(), part(bytes(20 * SIZE), message=0), 10, SIZE, interleave=True))
     assert way.short_ones == 20
     assert [len(message.data) for message in way.messages] == [20 * SIZE]
+
+
+def test_it_is_taken_behind_a_hole_too() -> None:
+    packets = fragment_packets(framer(), part(bytes(20 * SIZE), message=0), 10, SIZE, interleave=True)
+    packets += fragment_packets(framer(), part(bytes(5 * SIZE), message=1), 30, SIZE, interleave=True)
+    lost = [packets.pop(12), packets.pop(4)]
+    way = Way(short=True)
+    way.feed(packets)
+    assert way.short_ones == 23
+    assert (way.receiver.cumulative, way.receiver.sack().gaps) == (13, [(2, 8), (10, 21)])
+    way.feed(lost)
+    assert [len(message.data) for message in way.messages] == [20 * SIZE, 5 * SIZE]
+    assert (way.receiver.cumulative, way.receiver.sack().gaps) == (34, [])
+
+
+def test_what_does_not_fit_the_window_goes_the_long_way() -> None:
+    way = Way(short=True)
+    way.receiver._window = 3 * SIZE
+    packets = fragment_packets(framer(), part(bytes(20 * SIZE), message=0), 10, SIZE, interleave=True)
+    way.feed(packets[1:])
+    assert (way.short_ones, way.receiver.packets_dropped, way.reassembler.held_bytes) == (0, 16, 3 * SIZE)

@@ -114,6 +114,24 @@ def test_contradicting_interleaved_fragments() -> None:
         reassembly.add(Data(2, BEGIN, 1, 0, 0, 53, memoryview(b"a")), 2)
 
 
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [(1, 0), (2, END), (3, 0)],  # beyond the end
+        [(4, 0), (2, END)],  # an end before what has come
+        [(2, 0), (3, 0), (2, 0)],
+        [(0, BEGIN), (1, 0), (0, BEGIN)],
+        [(0, 0)],  # the first, and does not say so
+        [(0, BEGIN), (1, END), (1, END)],  # one of a message that is whole
+    ],
+)
+def test_fragments_that_contradict_each_other(chunks: list[tuple[int, int]]) -> None:
+    reassembly = reassembler(interleave=True)
+    with pytest.raises(ProtocolViolation):
+        for tsn, (number, flags) in enumerate(chunks):
+            reassembly.add(Data(tsn, flags, 1, 0, number, 53, memoryview(b"x")), tsn)
+
+
 def test_after_a_reset_numbers_start_again() -> None:
     reassembly = reassembler()
     first = Data(1, BEGIN | END, 1, 0, -1, 53, memoryview(b"a"))
