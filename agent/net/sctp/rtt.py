@@ -1,9 +1,18 @@
-"""Round-trip estimation and the timers that follow from it (RFC 9260 section 6.3; probe timeout from RFC 9002 6.2)."""
+"""Round-trip estimation and the timers that follow from it (RFC 9260 section 6.3; probe timeout from RFC 9002 6.2); patience."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+TIMEOUTS_MAX = 10
+"""Retransmission timeouts after which the peer is given up, if the first missing chunk is still the same (RFC 9260
+Association.Max.Retrans). Acknowledgements of later chunks do not count: they may be the same ones over and over."""
+TIMEOUTS_UNTIL_DOUBT = 3
+"""After so many, gap acknowledgements are taken for withdrawn, and large packets for lost in a black hole."""
+LOSSES_UNTIL_DOUBT = 10
+"""A large chunk that was lost so often suggests that packets of its size do not pass."""
+LOSSES_MAX = 40
+"""A chunk that was lost so often never gets through."""
 GRANULARITY_S = 0.005
 
 

@@ -23,23 +23,15 @@ from agent.net.sctp.intervals import newly_covered, shifted
 from agent.net.sctp.outbound import Outbound, Part
 from agent.net.sctp.pacing import Pacer
 from agent.net.sctp.packet import DATA_HEADER_BYTES, IDATA_HEADER_BYTES, MASK_32, Framer, Sack
-from agent.net.sctp.rtt import RttEstimator
+from agent.net.sctp.rtt import LOSSES_MAX, LOSSES_UNTIL_DOUBT, TIMEOUTS_MAX, TIMEOUTS_UNTIL_DOUBT, RttEstimator
 from agent.net.sctp.sent import ACKED, IN_FLIGHT, LOST, SenderCounts, SenderStart, Sent
 
 REORDER_PACKETS = 3
 BURST_PACKETS = 128
 """Most packets that one `transmit` returns; the host calls again."""
 URGENT_BYTES_MAX = 16_384
-"""What streams that go first may have in flight beyond the congestion window, and beyond the pace."""
-TIMEOUTS_MAX = 10
-"""Retransmission timeouts after which the peer is given up, if the first missing chunk is still the same (RFC 9260
-Association.Max.Retrans). Acknowledgements of later chunks do not count: they may be the same ones over and over."""
-TIMEOUTS_UNTIL_DOUBT = 3
-"""After so many, gap acknowledgements are taken for withdrawn, and large packets for lost in a black hole."""
-LOSSES_UNTIL_DOUBT = 10
-"""A large chunk that was lost so often suggests that packets of its size do not pass."""
-LOSSES_MAX = 40
-"""A chunk that was lost so often never gets through."""
+"""What streams that go first may have in flight whatever the congestion window and the pace. Bulk leaves them so much, or an
+eighth, of the peer's window too."""
 _HALF = 1 << 31
 _TRIM = 4096
 
@@ -55,8 +47,9 @@ class Sender:
         """Payload bytes sent and neither acknowledged nor lost."""
         self.unacknowledged = 0
         """Payload bytes sent at least once and not acknowledged."""
+        self._urgent_bytes = 0  # those of them on streams that go first
         self.congestion = congestion
-        self.copies = Copies()
+        self.copies = Copies(framer)
         self._framer = framer
         self._outbound = outbound
         self._rtt = rtt
@@ -115,12 +108,12 @@ class Sender:
     def transmit(self, now: float) -> list[bytes]:
         """Return the packets to send now, at most BURST_PACKETS; the host calls until it gets none."""
         room = max(self._peer_window, 0 if self.in_flight else 1)
-        limit = min(self.congestion.window, room)
+        limit = min(self.congestion.window, room - min(URGENT_BYTES_MAX, room >> 3))
         allowed, late = self._pacer.budget(now, self._payload_max)
         self._app_limited = self._app_limited or late  # what is measured now is not the path's doing
         before = self.in_flight
         packets = self.copies.due(now)
-        budget = allowed - self._send_urgent(now, min(self.congestion.window + URGENT_BYTES_MAX, room), packets)
+        budget = allowed - self._send_urgent(now, room, packets)
         while self._lost and len(packets) < BURST_PACKETS:
             sent = self._lost[0]
             if not sent.urgent and (self.in_flight >= limit or budget <= 0):
@@ -140,17 +133,21 @@ class Sender:
             self._pacer.spend(allowed - budget)
         return packets
 
-    def _send_urgent(self, now: float, limit: int, packets: list[bytes]) -> int:
+    def _send_urgent(self, now: float, room: int, packets: list[bytes]) -> int:
         """Append what goes before everything else, whatever the pace; return its bytes."""
         total = 0
-        while self._outbound.urgent and self.in_flight < limit and len(packets) < BURST_PACKETS:
+        while self._outbound.urgent and self.in_flight < room and len(packets) < BURST_PACKETS:
+            if self.in_flight >= self.congestion.window and self._urgent_bytes >= URGENT_BYTES_MAX:
+                break
             part = self._outbound.cut(self._payload_max)
             assert part is not None
             if not self.unacknowledged:
                 self._delivered_at = now
-            packets += self._send_part(part, now)
+            (packet,) = self._send_part(part, now)
+            packets.append(self.copies.ride(packet, now))
             sent = self._sent[-1]
             sent.urgent = True
+            self._urgent_bytes += sent.size
             self.copies.plan(sent, now, self._rtt.smoothed_s)
             total += sent.size
         return total
@@ -255,6 +252,8 @@ class Sender:
                 in_flight -= sent.size
             sent.state = ACKED
             delivered += sent.size
+            if sent.urgent:
+                self._urgent_bytes -= sent.size
             if sent.order > newest_order and (not sent.repeats or sent.sent_at <= plausible):
                 newest_order = sent.order
                 self._newest = sent
@@ -395,5 +394,6 @@ class Sender:
                     continue
                 self._delivered -= sent.size
                 self.unacknowledged += sent.size
+                self._urgent_bytes += sent.size * sent.urgent
             sent.state = LOST
             self._lost.append(sent)

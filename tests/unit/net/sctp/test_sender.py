@@ -48,3 +48,36 @@ def test_urgent_chunks_go_beyond_the_window_but_not_without_limit() -> None:
         made._outbound.put(0, 53, memoryview(bytes(1000)))
     sent = sum(map(len, made.transmit(0.2)))
     assert URGENT_BYTES_MAX < sent < URGENT_BYTES_MAX + 2 * PACKET
+
+
+def test_urgent_chunks_do_not_wait_for_a_window_that_has_shrunk() -> None:
+    made = sender(window=30)
+    made.congestion.window = made.in_flight // 10
+    made._outbound.put(0, 53, memoryview(bytes(1000)))
+    assert len(made.transmit(0.2)) == 1
+
+
+def test_what_was_acknowledged_gives_urgent_chunks_their_room_back() -> None:
+    made = sender(window=30)
+    made.congestion.window = made.in_flight // 10
+    for _ in range(100):
+        made._outbound.put(0, 53, memoryview(bytes(1000)))
+    sent = len(made.transmit(0.2))
+    assert made.transmit(0.2) == []
+    made.sack(Sack(30 + sent, WINDOW, [], []), 0.3)
+    made.congestion.window = 0
+    assert len(made.transmit(0.3)) == sent
+
+
+def test_bulk_leaves_room_in_the_peers_window_for_urgent_chunks() -> None:
+    made = sender(window=30)
+    made.congestion.window = 1 << 30
+    made._outbound.put(1, 53, memoryview(bytes(1 << 20)))
+    made.sack(Sack(1, made.in_flight + 100_000, [], []), 0.1)
+    while made.transmit(0.2):
+        pass
+    assert made._peer_window - URGENT_BYTES_MAX <= made.in_flight < made._peer_window - URGENT_BYTES_MAX + PACKET
+    for _ in range(100):
+        made._outbound.put(0, 53, memoryview(bytes(1000)))
+    made.transmit(0.2)
+    assert made._peer_window <= made.in_flight < made._peer_window + PACKET
