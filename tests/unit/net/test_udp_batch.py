@@ -55,6 +55,43 @@ def test_the_kernel_helps_where_it_can(pair: Pair) -> None:
     assert [(len(data), segment) for data, segment, _ in other.receive()] == [(12_000, 1000)]
 
 
+def arrivals(sizes: list[tuple[int, int]], error: int | None = None) -> tuple[list[tuple[int, int, int]], bool]:
+    """What `receive` makes of single datagrams of (bytes, port of the sender): (bytes, segment, port), and whether it raised."""
+    batch = UdpBatch(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+
+    class Giving:
+        def recvmsg(self, *_: int) -> tuple[bytes, list[object], int, tuple[str, int]]:
+            if not sizes:
+                raise OSError(error, "broken") if error else BlockingIOError()
+            size, port = sizes.pop(0)
+            return bytes(size), [], 0, ("127.0.0.1", port)
+
+    own, batch._sock = batch._sock, Giving()  # type: ignore[assignment]
+    own.close()
+    found: list[tuple[int, int, int]] = []
+    try:
+        for data, segment, sender in batch.receive():
+            found.append((len(data), segment, sender[1]))
+    except OSError:
+        return found, True
+    return found, False
+
+
+def test_equal_datagrams_are_one_run_without_the_kernel() -> None:
+    assert arrivals([(100, 1)] * 5 + [(40, 1)] + [(100, 1)] * 2) == ([(540, 100, 1), (200, 100, 1)], False)
+    assert arrivals([(100, 1), (101, 1), (101, 2), (101, 1)]) == (
+        [(100, 100, 1), (101, 101, 1), (101, 101, 2), (101, 101, 1)],
+        False,
+    )
+    assert arrivals([(0, 1), (7, 1)]) == ([(7, 7, 1)], False)
+    found, _ = arrivals([(1000, 1)] * 100)
+    assert [data for data, _, _ in found] == [65_000, 35_000]
+
+
+def test_what_came_before_an_error_is_not_lost() -> None:
+    assert arrivals([(100, 1)] * 2, errno.EBADF) == ([(200, 100, 1)], True)
+
+
 class Refusing:
     """A socket that fails as it is told."""
 
