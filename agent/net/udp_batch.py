@@ -26,6 +26,8 @@ READ_BYTES_MAX = 128 * 1024
 SEGMENTS_MAX = 60
 SEGMENTED_BYTES_MAX = 65_000
 DATAGRAM_BYTES_MAX = 65_535
+JOINED_BYTES_MAX = 16_384
+"""What is longer is worth its own way: joining it would copy more than it saves."""
 
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
@@ -92,6 +94,7 @@ class UdpBatch:
                     size % segment
                     or (step != segment and not step == len(data) < segment)
                     or size + len(data) > SEGMENTED_BYTES_MAX
+                    or len(data) > JOINED_BYTES_MAX
                     or origin != sender
                 ):
                     yield b"".join(run), segment, sender

@@ -84,6 +84,7 @@ def test_equal_datagrams_are_one_run_without_the_kernel() -> None:
         False,
     )
     assert arrivals([(0, 1), (7, 1)]) == ([(7, 7, 1)], False)
+    assert arrivals([(20_000, 1)] * 2) == ([(20_000, 20_000, 1)] * 2, False)
     found, _ = arrivals([(1000, 1)] * 100)
     assert [data for data, _, _ in found] == [65_000, 35_000]
 
