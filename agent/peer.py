@@ -44,7 +44,7 @@ class Peer:
         self._experts_max = experts_max
         self._first_step = first_step
         self._data = load_data(who.manifest, who.config.data) if self._has_role("trainer") else None
-        self._telemetry = Telemetry(who.identity.peer_id, LocalRecord(who.config.experiment_dir))
+        self._telemetry = Telemetry(who.identity.peer_id, LocalRecord(who.config.experiment_dir), units=self.units)
         self._parts = Parts(grids=who.manifest.model.grids())
         self._reporter = Reporter(self._telemetry, self._parts)
         self._rng = random.SystemRandom()  # tokens of searches must not be foreseen
@@ -59,6 +59,11 @@ class Peer:
     def latest(self) -> Report | None:
         """The latest report, None before the first."""
         return self._telemetry.latest
+
+    @property
+    def units(self) -> str:
+        """What its model learns from, in the plural: tokens, images."""
+        return self._who.manifest.model.units
 
     def drain(self) -> None:
         """Begin to leave in good order; `run` then returns. Calling it again changes nothing."""

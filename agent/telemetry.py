@@ -18,6 +18,7 @@ import msgspec
 
 from agent.errors import StorageError
 from agent.identity import PeerId
+from agent.manifest import GPTModel
 from agent.reports import Event, Item, Report
 
 log = logging.getLogger(__name__)
@@ -100,10 +101,11 @@ class LocalRecord:
 class Telemetry:
     """Numbers items and hands them to the local record and the sink. One per run of an agent."""
 
-    def __init__(self, peer: PeerId, record: LocalRecord, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, peer: PeerId, record: LocalRecord, *, units: str = GPTModel.units, clock: Callable[[], float] = time.time) -> None:
         self.session = secrets.token_hex(8)
         self.peer = peer
         self._record = record
+        self._units = units
         self._clock = clock
         self._sequence = 0
         self._sink: Sink | None = None
@@ -123,7 +125,7 @@ class Telemetry:
         report = make(self._next(), self._clock())
         self.latest = report
         self._emit(report)
-        status = {"pid": os.getpid(), "session": self.session, "peer": str(self.peer), "report": report}
+        status = {"pid": os.getpid(), "session": self.session, "peer": str(self.peer), "units": self._units, "report": report}
         self._record.status(status)
         return report
 

@@ -23,6 +23,11 @@ class Member(Protocol):
     """What agent.peer.Peer offers."""
 
     @property
+    def units(self) -> str:
+        """What its model learns from, in the plural: tokens, images."""
+        ...
+
+    @property
     def latest(self) -> Report | None:
         """The latest report."""
         ...
@@ -46,6 +51,7 @@ class Attendance:
     def __init__(self, member: Member, screen: Screen) -> None:
         self._member = member
         self._screen = screen
+        screen.units = member.units
         self._draining = False
         self._stopped = False
 

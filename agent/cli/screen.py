@@ -25,6 +25,8 @@ class Screen(Protocol):
     """Shows reports between `__enter__` and `__exit__`; `handler` takes the log lines."""
 
     handler: logging.Handler
+    units: str
+    """What the model learns from, in the plural."""
 
     def show(self, report: Report) -> None: ...
 
@@ -56,6 +58,7 @@ class PlainScreen:
 
     def __init__(self) -> None:
         self.handler: logging.Handler = logging.StreamHandler(sys.stdout)
+        self.units = view.TOKENS
         self._follow = Follow()
         self._said = ""
         self._said_at = 0.0
@@ -67,7 +70,7 @@ class PlainScreen:
         if doing == self._said and report.at - self._said_at < LINE_PERIOD_S:
             return
         self._said, self._said_at = doing, report.at
-        line = view.plain_line(report, self._follow.speed, self._follow.loss)
+        line = view.plain_line(report, self._follow.speed, self._follow.loss, self.units)
         log.info("%s", line, extra={"report": msgspec.to_builtins(report)})
 
     def __enter__(self) -> PlainScreen:
@@ -85,13 +88,15 @@ class PanelScreen:
         self._follow = Follow()
         self._lines: collections.deque[str] = collections.deque(maxlen=view.EVENTS_SHOWN)
         self.handler: logging.Handler = _Lines(self._lines)
+        self.units = view.TOKENS
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=REFRESHES_PER_S)
 
     def show(self, report: Report) -> None:
         self._follow.take(report)
 
     def _render(self) -> RenderableType:
-        return view.panel(self._title, self._follow.report, self._follow.speed, self._follow.loss, list(self._lines))
+        follow = self._follow
+        return view.panel(self._title, follow.report, follow.speed, follow.loss, list(self._lines), self.units)
 
     def __enter__(self) -> PanelScreen:
         self._live.__enter__()

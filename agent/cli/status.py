@@ -24,6 +24,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     session: str
     peer: str
+    units: str = view.TOKENS
     report: Report
 
 
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         return 0 if pid else 1
     age = time.time() - status.report.at
     print(f"{directory.name}, peer {status.peer}" + (f", process {pid}" if pid else ", as it was last seen"))
-    for name, text in view.rows(status.report, view.Rates(), status.report.loss):
+    for name, text in view.rows(status.report, view.Rates(), status.report.loss, status.units):
         print(f"  {name:<9} {text}")
     if pid and age > STALE_AFTER_S:
         print(f"  this is {age:.0f} s old: the agent is busy, or its disk is full")

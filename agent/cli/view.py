@@ -10,6 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from agent.manifest import GPTModel
 from agent.reports import Report
 
 STAGES = {
@@ -23,6 +24,8 @@ STAGES = {
     "stopped": "stopped",
 }
 EVENTS_SHOWN = 5
+TOKENS = GPTModel.units
+"""What is counted, until the manifest says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +70,14 @@ def number(value: float | None) -> str:
     return "not yet" if value is None else f"{value:.3f}"
 
 
-def plain_line(report: Report, speed: Rates, loss: float | None) -> str:
-    """One line for a pipe. `loss` is the latest training loss, which a report without new batches does not repeat."""
+def plain_line(report: Report, speed: Rates, loss: float | None, units: str = TOKENS) -> str:
+    """One line for a pipe, of a model that learns from `units`. `loss` is the latest training loss, which a report without new batches does not repeat."""
     parts = [
         doing(report),
         f"step {report.step}",
         f"loss {number(loss)}",
         f"validation {number(report.loss_validation)}",
-        f"{report.tokens_per_s:.0f} tokens/s",
+        f"{report.tokens_per_s:.0f} {units}/s",
         f"peers {peers(report)}",
         f"hosts {len(report.experts)} experts",
         f"alive {report.experts_alive}/{report.experts_total}",
@@ -86,12 +89,12 @@ def plain_line(report: Report, speed: Rates, loss: float | None) -> str:
     return ", ".join(parts)
 
 
-def rows(report: Report, speed: Rates, loss: float | None) -> list[tuple[str, str]]:
+def rows(report: Report, speed: Rates, loss: float | None, units: str = TOKENS) -> list[tuple[str, str]]:
     """The panel's lines, in order."""
     return [
         ("now", doing(report)),
         ("loss", f"{number(loss)} training, {number(report.loss_validation)} validation"),
-        ("trained", f"{report.tokens:,} tokens in {report.step:,} batches, {report.tokens_per_s:,.0f} tokens/s"),
+        ("trained", f"{report.tokens:,} {units} in {report.step:,} batches, {report.tokens_per_s:,.0f} {units}/s"),
         ("peers", peers(report)),
         ("experts", f"hosts {len(report.experts)}; {report.experts_alive} of {report.experts_total} alive in the experiment"),
         ("calls", f"{report.calls:,}, of which {report.calls_failed:,} failed; {report.backtracks:,} rows tried other experts"),
@@ -100,12 +103,14 @@ def rows(report: Report, speed: Rates, loss: float | None) -> list[tuple[str, st
     ]
 
 
-def panel(title: str, report: Report | None, speed: Rates, loss: float | None, events: list[str]) -> RenderableType:
+def panel(
+    title: str, report: Report | None, speed: Rates, loss: float | None, events: list[str], units: str = TOKENS
+) -> RenderableType:
     """The live panel."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
-    for name, text in rows(report, speed, loss) if report else [("now", "starting")]:
+    for name, text in rows(report, speed, loss, units) if report else [("now", "starting")]:
         grid.add_row(name, Text(text))
     log = Text("\n".join(events[-EVENTS_SHOWN:]), style="dim")
     return Panel(

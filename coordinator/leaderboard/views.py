@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from agent.manifest import GPTModel
 from coordinator.accounts.models import User
 from coordinator.experiments.models import Experiment
 from coordinator.leaderboard import plausible, queries, teams
@@ -37,6 +38,7 @@ def leaderboard(request: HttpRequest, name: str | None = None) -> HttpResponse:
     now = time.time()
     experiments = list(Experiment.objects.listed()[:EXPERIMENTS_LISTED_MAX])
     experiment = _experiment(name) if name is not None else None
+    units = experiment.manifest.model.units if experiment else GPTModel.units
     window = _choice(request, "window", [w.value for w in Window], Window.DAY.value)
     by = _choice(request, "by", KINDS, "tokens")
     page = _page(request)
@@ -52,7 +54,8 @@ def leaderboard(request: HttpRequest, name: str | None = None) -> HttpResponse:
         "window": window,
         "windows": {w.value: words for w, words in WINDOW_WORDS.items()},
         "by": by,
-        "kinds": KIND_WORDS,
+        "kinds": {**KIND_WORDS, "tokens": f"{units.capitalize()} trained"},
+        "units": units,
         "board": board,
         "totals": queries.totals(board, by),
         "standings": standings[:PAGE_ROWS],

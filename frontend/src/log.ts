@@ -1,12 +1,17 @@
 /** Events in words. Several of a kind at once, such as the claims of a newcomer, are one line. Pure functions. */
 
-import { short } from "./format";
+import { compact, loss, short } from "./format";
 import type { HiveEvent } from "./types";
 
 export type Group = [HiveEvent, ...HiveEvent[]];
 
 const TOGETHER_S = 30;
 const NAMED_MAX = 3;
+const WHY_LOST: Record<string, string> = {
+  lost: "another host holds it",
+  lapsed: "its lease ran out",
+  unstored: "its lease could not be stored",
+};
 const JOINED_UP = new Set(["expert-claimed", "expert-lost", "connected", "disconnected"]);
 
 /** Neighbours in time of one kind and one peer, put together; `events` newest first, and so are the groups. */
@@ -33,7 +38,9 @@ export function sentence(group: Group): string {
     case "expert-claimed":
       return `took over ${listed(group, "uid", "an expert")}`;
     case "expert-lost":
-      return `lost ${listed(group, "uid", "an expert")}${detail.reason ? `: ${detail.reason}` : ""}`;
+      return detail.reason === "left" ? `gave up ${listed(group, "uid", "an expert")}` : `lost ${listed(group, "uid", "an expert")}${why(detail.reason)}`;
+    case "first-batch":
+      return `trained its first batch${typeof detail.loss === "number" ? `: loss ${loss(detail.loss)}` : ""}`;
     case "connected":
       return `connected to ${listed(group, "peer", "a peer")}`;
     case "disconnected":
@@ -43,10 +50,14 @@ export function sentence(group: Group): string {
     case "trunk":
       return detail.taken_over ? `took the trunk over from another trainer, at step ${detail.step}` : "began with a fresh trunk";
     default: {
-      const rest = Object.entries(detail).map(([key, value]) => `${key.replaceAll("_", " ")} ${value}`);
+      const rest = Object.entries(detail).map(([key, value]) => `${key.replaceAll("_", " ")} ${typeof value === "number" ? compact(value) : value}`);
       return [name.replaceAll("-", " "), ...rest].join(", ");
     }
   }
+}
+
+function why(reason: unknown): string {
+  return typeof reason === "string" ? `: ${WHY_LOST[reason] ?? reason}` : "";
 }
 
 function listed(group: Group, key: string, otherwise: string): string {

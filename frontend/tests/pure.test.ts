@@ -130,7 +130,15 @@ describe("log", () => {
     expect(grouped([event(2, "expert-lost", 2, {}, "q"), event(1, "expert-lost", 1, {}, "p")])).toHaveLength(2);
     expect(grouped([event(2, "expert-lost", 99), event(1, "expert-lost", 1)])).toHaveLength(2);
   });
+  it("says why an expert went, and what a first batch was like", () => {
+    expect(sentence([event(1, "expert-lost", 1, { uid: "ffn0.1", reason: "lost" })])).toBe("lost ffn0.1: another host holds it");
+    expect(sentence([event(1, "expert-lost", 1, { uid: "ffn0.1", reason: "left" })])).toBe("gave up ffn0.1");
+    expect(sentence([event(1, "expert-lost", 1, { uid: "ffn0.1", reason: "<b>" })])).toBe("lost ffn0.1: <b>");
+    expect(sentence([event(1, "expert-lost", 1)])).toBe("lost an expert");
+    expect(sentence([event(1, "first-batch", 1, { loss: 5.5451788902282715 })])).toBe("trained its first batch: loss 5.545");
+  });
   it("writes what it does not know as it is", () => {
     expect(sentence([event(1, "something-new", 1, { step_count: 3 })])).toBe("something new, step count 3");
+    expect(sentence([event(1, "something-new", 1, { share: 0.123456789 })])).toBe("something new, share 0.12");
   });
 });

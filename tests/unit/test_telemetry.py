@@ -31,7 +31,7 @@ def items_in(directory: Path) -> list[Item]:
 
 def test_items_are_numbered_recorded_and_sent(tmp_path: Path) -> None:
     sink = Collected()
-    telemetry = Telemetry(PEER, LocalRecord(tmp_path), clock=lambda: 12.5)
+    telemetry = Telemetry(PEER, LocalRecord(tmp_path), units="images", clock=lambda: 12.5)
     telemetry.event("joined", contacts=2)
     telemetry.attach(sink)
     telemetry.report(lambda sequence, at: Report(sequence=sequence, at=at, stage="training", tokens=7))
@@ -41,6 +41,7 @@ def test_items_are_numbered_recorded_and_sent(tmp_path: Path) -> None:
     assert isinstance(report, Report) and report.sequence == 2 and sink.items == [report]
     status = msgspec.json.decode((tmp_path / "status.json").read_bytes())
     assert status["pid"] == os.getpid() and status["peer"] == str(PEER) and status["report"]["tokens"] == 7
+    assert status["units"] == "images"
 
 
 def test_a_directory_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:

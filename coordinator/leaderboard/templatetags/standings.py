@@ -8,6 +8,8 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from coordinator.dashboard.templatetags.frontend import compact
+from coordinator.leaderboard.models import Kind
 from coordinator.leaderboard.shapes import Contribution, PeerSession, Standing
 
 register = template.Library()
@@ -30,6 +32,12 @@ def duration(seconds: float | None) -> str:
         if len(parts) == 2:
             break
     return " ".join(parts) or "0 s"
+
+
+@register.filter
+def counted(amount: float, kind: str) -> str:
+    """An amount of one kind (models.Kind), with its unit if it has one."""
+    return duration(amount) if kind == Kind.UPTIME else compact(amount)
 
 
 @register.filter

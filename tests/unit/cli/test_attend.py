@@ -18,6 +18,7 @@ class FakeMember:
 
     def __init__(self) -> None:
         self.latest: Report | None = None
+        self.units = "images"
         self.said: list[str] = []
         self.joined = asyncio.Event()
         self.changed = asyncio.Event()
@@ -42,6 +43,7 @@ class FakeMember:
 class FakeScreen:
     def __init__(self) -> None:
         self.handler: logging.Handler = logging.NullHandler()
+        self.units = "tokens"
         self.shown: list[int] = []
 
     def show(self, report: Report) -> None:
@@ -61,7 +63,7 @@ async def test_ends_with_the_member_and_shows_its_last_report() -> None:
     member.latest = Report(sequence=9, at=1.0, stage="stopped")
     member.ended.set()
     assert await run == 0
-    assert screen.shown[-1] == 9
+    assert screen.shown[-1] == 9 and screen.units == "images"
 
 
 async def test_first_ctrl_c_drains_second_stops() -> None:

@@ -139,6 +139,7 @@ class Member:
     """Takes part until the time given by --for is over."""
 
     latest = Report(sequence=1, at=1.0, stage="training", step=3)
+    units = "tokens"
 
     def __init__(self) -> None:
         self.leaving = asyncio.Event()

@@ -68,6 +68,11 @@ def test_plain_line_says_everything() -> None:
         assert part in line
 
 
+def test_a_classifier_learns_from_images() -> None:
+    assert "1234 images/s" in view.plain_line(FULL, view.Rates(), 3.25, "images")
+    assert dict(view.rows(FULL, view.Rates(), 3.25, "images"))["trained"] == "24,576 images in 12 batches, 1,234 images/s"
+
+
 def test_it_says_why_nothing_happens() -> None:
     waiting = Report(sequence=1, at=0.0, stage="waiting", why="nobody else is in this experiment yet")
     assert view.doing(waiting) == "waiting: nobody else is in this experiment yet"

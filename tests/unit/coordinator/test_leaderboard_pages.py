@@ -11,7 +11,9 @@ from django.test import Client
 from agent.identity import Identity
 from agent.reports import Connection
 from coordinator.accounts.models import Machine, User
+from coordinator.experiments.actions import publish
 from coordinator.experiments.models import Experiment
+from coordinator.experiments.presets import DIGITS
 from coordinator.leaderboard import derive, queries, scores, teams
 from coordinator.leaderboard.models import Board, Standing, Team
 from coordinator.leaderboard.teams import TeamRefused
@@ -75,6 +77,20 @@ def test_who_did_the_work(client: Client, experiment: Experiment, bob: Agent, ch
     html = get(client, "/leaderboard/?by=rows&window=all")
     assert html.index(charlie.peer) < html.index(bob.peer)
     assert "reward" not in html.lower()
+
+
+def test_a_board_counts_what_its_model_learns_from(client: Client, bob: Agent, now: float) -> None:
+    digits = publish(DIGITS).experiment
+    work(digits, bob, now, tokens=5)
+    score(now)
+    html = get(client, "/leaderboard/in/digits/")
+    assert "Images trained" in html and ">Images</a>" in html and "Tokens" not in html
+    assert "Tokens trained" in get(client, "/leaderboard/")
+
+
+def test_who_is_pinned_stays_so_in_other_windows(client: Client, experiment: Experiment) -> None:
+    html = get(client, "/leaderboard/?me=abcd%26by")
+    assert "?window=week&amp;by=tokens&amp;me=abcd%26by" in html and "?window=day&amp;by=rows&amp;me=abcd%26by" in html
 
 
 def test_misspelt_parameters_give_the_defaults(client: Client, experiment: Experiment) -> None:
@@ -169,7 +185,7 @@ def test_a_peer(
     score(now)
     with django_assert_max_num_queries(12):
         html = get(client, f"/peers/{bob.peer}/")
-    for text in ("here now", "ffn0.0.1", "┅ relayed", "12.5 ms", "● hosting", "0.1.0", "Counters fell", "its own report"):
+    for text in ("here now", "10 s</td>", "ffn0.0.1", "┅ relayed", "12.5 ms", "● hosting", "0.1.0", "Counters fell", "its own report"):
         assert text in html, text
 
 
