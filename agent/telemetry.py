@@ -101,7 +101,9 @@ class LocalRecord:
 class Telemetry:
     """Numbers items and hands them to the local record and the sink. One per run of an agent."""
 
-    def __init__(self, peer: PeerId, record: LocalRecord, *, units: str = GPTModel.units, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, peer: PeerId, record: LocalRecord, *, units: str = GPTModel.units, clock: Callable[[], float] = time.time
+    ) -> None:
         self.session = secrets.token_hex(8)
         self.peer = peer
         self._record = record

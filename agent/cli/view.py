@@ -71,7 +71,8 @@ def number(value: float | None) -> str:
 
 
 def plain_line(report: Report, speed: Rates, loss: float | None, units: str = TOKENS) -> str:
-    """One line for a pipe, of a model that learns from `units`. `loss` is the latest training loss, which a report without new batches does not repeat."""
+    """One line for a pipe. `loss` is the latest training loss, which a report without new batches does not repeat; `units`:
+    what the model learns from."""
     parts = [
         doing(report),
         f"step {report.step}",

@@ -185,7 +185,17 @@ def test_a_peer(
     score(now)
     with django_assert_max_num_queries(12):
         html = get(client, f"/peers/{bob.peer}/")
-    for text in ("here now", "10 s</td>", "ffn0.0.1", "┅ relayed", "12.5 ms", "● hosting", "0.1.0", "Counters fell", "its own report"):
+    for text in (
+        "here now",
+        "10 s</td>",
+        "ffn0.0.1",
+        "┅ relayed",
+        "12.5 ms",
+        "● hosting",
+        "0.1.0",
+        "Counters fell",
+        "its own report",
+    ):
         assert text in html, text
 
 
