@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _listen(options.host, options.port) as listener:
-            _prepare(options, listener)
+        with _listen(options.host, options.port) as listener, contextlib.ExitStack() as stack:
+            _prepare(options, stack)
             _serve(options, listener)
     except HiveError as e:
         print(f"hive: {e}", file=sys.stderr)
@@ -80,20 +80,23 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _prepare(options: argparse.Namespace, listener: socket.socket) -> None:
-    """State directory, settings, migrations, seed. Raises HiveError."""
+def _prepare(options: argparse.Namespace, stack: contextlib.ExitStack) -> None:
+    """State directory, settings, migrations, seed. What is to be held while the site runs goes onto `stack`. Raises HiveError."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coordinator.settings")
     directory = os.environ.get("HIVE_STATE_DIR")
     state.prepare(Path(directory).expanduser().absolute() if directory else Path(__file__).resolve().parent.parent / "var")
     _allow_hosts(options.host)
 
     import django
+    from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import call_command
     from django.db import DatabaseError, OperationalError
 
     try:
         django.setup()
+        if settings.EMBEDDED:
+            stack.enter_context(state.alone(settings.STATE_DIR))
         from coordinator.experiments.actions import seed
         from coordinator.experiments.presets import GPT_CROWD
         from coordinator.rendezvous.models import WaitingPeer

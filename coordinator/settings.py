@@ -81,6 +81,7 @@ MIDDLEWARE = [
     "csp.middleware.CSPMiddleware",
     "django.middleware.gzip.GZipMiddleware",
     "django.middleware.http.ConditionalGetMiddleware",  # below GZip, whose output differs each time
+    "coordinator.api.refusals.refusals",  # below GZip, above whatever refuses
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -256,6 +257,7 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "loggers": {
         "django.request": {"level": "ERROR"},  # a 404 is the visitor's business
+        "django.security.DisallowedHost": {"level": "CRITICAL"},  # nor is a request to another name, with a traceback each
         "kombu.connection": {"level": "ERROR"},  # warns that memory:// has no host name
     },
     "root": {"handlers": ["console"], "level": ours.level("HIVE_LOG_LEVEL", "WARNING")},

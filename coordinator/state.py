@@ -5,13 +5,17 @@ No Django here: it is used before settings exist, so that a full disk or an unwr
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from agent.errors import StorageError
 from agent.identity import Identity, KeyFile, PeerId, read_key
 
+LOCK_FILE = "serve.lock"
 KEY_FILE = "coordinator.key"
 OBSERVER_FILE = "observer.key"
 SECRET_FILE = "secret-key"
@@ -37,6 +41,26 @@ def prepare(directory: Path) -> None:
             f"the state directory {directory} cannot be written: {e.strerror}. "
             "Make room there, or name another directory in HIVE_STATE_DIR."
         ) from e
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Be the only coordinator on this directory, for a site that is one process; the lock falls when the process ends.
+
+    Raises StorageError if another one runs.
+    """
+    try:
+        lock = (directory / LOCK_FILE).open("w")
+    except OSError as e:
+        raise StorageError(f"cannot lock {directory}: {e.strerror}. Name another directory in HIVE_STATE_DIR.") from e
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StorageError(
+                f"another coordinator runs on {directory}. Stop it, or give this one a directory of its own in HIVE_STATE_DIR."
+            ) from None
+        yield
 
 
 def secret_key(directory: Path) -> str:

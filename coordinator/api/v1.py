@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from ninja import NinjaAPI
-from ninja.errors import Throttled, ValidationError
+from ninja.errors import AuthenticationError, HttpError, Throttled, ValidationError
 
 from coordinator.accounts import api as accounts
 from coordinator.admission import api as admission
@@ -31,6 +33,8 @@ Experiments, what is observed of them, and who did the work.
   those of organizers, admission and the operator's overview need one.
 """
 ERRORS_MAX = 20
+TOKEN_NEEDED = "This needs a valid token of the right scope: Authorization: Bearer hive_…, made at /account/tokens/."
+UNREADABLE_BODY = "The body cannot be read: it must be JSON (RFC 8259). /api/v1/docs shows its shape."
 
 
 class HiveAPI(NinjaAPI):
@@ -56,6 +60,7 @@ def _complete(method: str, operation: dict[str, Any]) -> None:
         answers.setdefault("422", _refusal("A parameter does not fit.", "Invalid"))
     if operation.get("requestBody"):
         answers.setdefault("400", _refusal("The body cannot be read."))
+        answers.setdefault("413", _refusal("The body is too large."))
     answers["429"] = _refusal("Asked too often; wait for as long as `Retry-After` says.") | {
         "headers": {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "seconds"}}
     }
@@ -111,6 +116,26 @@ def invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     first = wrong[0] if wrong else Wrong(where="request", what="does not fit")
     body = Invalid(detail=f"{first.where}: {first.what}. /api/v1/docs says what fits.", errors=wrong)
     return api.create_response(request, body.model_dump(), status=422)
+
+
+@api.exception_handler(AuthenticationError)
+def unauthorized(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
+    """401, and where a token comes from."""
+    return api.create_response(request, {"detail": TOKEN_NEEDED}, status=401)
+
+
+@api.exception_handler(RequestDataTooBig)
+def too_big(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
+    """413, and what fits."""
+    most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    return api.create_response(request, {"detail": f"The body is too large: at most {most} bytes are read."}, status=413)
+
+
+@api.exception_handler(HttpError)
+def refused(request: HttpRequest, error: HttpError) -> HttpResponse:
+    """Our own refusals are sentences; ninja's about bodies says what to send."""
+    detail = UNREADABLE_BODY if str(error) == "Cannot parse request body" else str(error)
+    return api.create_response(request, {"detail": detail}, status=error.status_code)
 
 
 def nothing_here(request: HttpRequest) -> HttpResponse:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.core.management import call_command
-from django.test import Client
+from django.test import AsyncClient, Client
 from django.utils import timezone
 
 from agent.identity import Identity
@@ -233,3 +234,43 @@ def test_asking_for_device_codes_in_bulk_is_told_when_to_ask_again(client: Clien
     ]
     assert [a.status_code for a in answers] == [200] * 10 + [429]
     assert answers[-1].headers["Retry-After"] == "60" and "Ask again in 60 s" in answers[-1].json()["detail"]
+
+
+# What is refused
+
+
+def said(response: Any, status: int) -> str:
+    """The sentence of a refusal, which is JSON whoever refuses."""
+    assert (response.status_code, response.headers["Content-Type"].partition(";")[0]) == (status, "application/json")
+    body = response.json()
+    assert set(body) == {"detail"}
+    sentence: str = body["detail"]
+    return sentence
+
+
+def test_without_a_token_it_says_where_to_get_one(client: Client, experiment: Experiment) -> None:
+    for header in ({}, {"Authorization": "Bearer xx"}, {"Authorization": "Basic %%%"}, {"Authorization": "Bearer hive_\xff"}):
+        assert "made at /account/tokens/" in said(client.get("/api/v1/account", headers=header), 401)
+
+
+@pytest.mark.parametrize("body", ["", "x", '{"manifest":', "[" * 5000, "\x00"])
+def test_a_body_that_is_not_json(client: Client, db: None, body: str) -> None:
+    response = client.post("/api/v1/estimate", body, content_type="application/json")
+    assert response.status_code == 422 if not body else "must be JSON" in said(response, 400)
+
+
+def test_a_body_that_is_too_large(client: Client, db: None, settings: Any) -> None:
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
+    answer = client.post("/api/v1/estimate", '"' + "a" * 99 + '"', content_type="application/json")
+    assert "at most 100 bytes" in said(answer, 413)
+    assert client.post("/api/v1/estimate", '"' + "a" * 98 + '"', content_type="application/json").status_code == 422
+
+
+async def test_a_method_or_a_host_that_is_not_served(async_client: AsyncClient, client: Client, db: None) -> None:
+    assert "takes GET, not DELETE" in said(await async_client.delete("/api/v1/experiments"), 405)
+    assert "host name" in said(await async_client.get("/api/v1/experiments", headers={"host": "evil.example"}), 400)
+    assert "host name" in said(await sync_to_async(client.get)("/api/v1/experiments", headers={"host": "evil.example"}), 400)
+
+
+def test_other_pages_are_left_alone(client: Client, db: None) -> None:
+    assert client.post("/leaderboard/").content == b""

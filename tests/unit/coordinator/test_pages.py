@@ -136,3 +136,14 @@ def test_a_page_costs_few_queries_whatever_the_crowd(
             client.get(path)
         costs.append(len(queries))
     assert costs[0] == costs[1], "a larger crowd costs more queries"
+
+
+def test_a_form_without_its_token_says_what_to_do(db: None) -> None:
+    response = Client(enforce_csrf_checks=True).post("/accounts/login/", {"login": "a"})
+    assert response.status_code == 403 and b"This form was not sent" in response.content and b"<nav" in response.content
+
+
+def test_another_host_name_is_refused_in_words_and_not_in_the_log(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    response = client.get("/", headers={"host": "evil.example"})
+    assert response.status_code == 400 and b"HIVE_ALLOWED_HOSTS" in response.content
+    assert "Traceback" not in caplog.text and not caplog.records

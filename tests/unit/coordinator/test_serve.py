@@ -50,6 +50,8 @@ def test_it_serves_seeds_and_stops_on_sigterm(tmp_path: Path) -> None:
         url = line.split(" at ")[1].split(" ")[0]
         with urllib.request.urlopen(f"{url}api/v1/experiments", timeout=30) as response:
             assert [e["name"] for e in json.load(response)] == ["gpt-crowd"]
+        code, said = failure(tmp_path / "state", "--port", "0")
+        assert code == 4 and said.count("\n") == 1 and "another coordinator runs on" in said
     finally:
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=30)

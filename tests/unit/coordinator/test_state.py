@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -57,3 +58,14 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / f".probe-{os.getpid()}").symlink_to("/dev/full")
     with pytest.raises(StorageError, match="No space left"):
         state.prepare(tmp_path)
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as first:
+        first.enter_context(state.alone(tmp_path))
+        with pytest.raises(StorageError, match="another coordinator runs on .* HIVE_STATE_DIR"):
+            first.enter_context(state.alone(tmp_path))
+    with state.alone(tmp_path):
+        pass
+    with pytest.raises(StorageError, match="HIVE_STATE_DIR"), state.alone(tmp_path / "nowhere"):
+        pass
