@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 from agent.connecting import Connected, Membership, connect
 from agent.experts.backend import expert_factory
@@ -24,6 +24,7 @@ from agent.reports import Report
 from agent.revisions import Revisions, news
 from agent.telemetry import LocalRecord, Telemetry
 from agent.training import Surroundings, Training, load_data
+from agent.twins import Twins
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ class Peer:
         work = [self._join_and_work(stack, connected), connected.keep_company(), connected.keep_addresses()]
         work.append(self._revisions.run(lambda: connected.rendezvous.connected))
         work.append(self._who.credentials.keep(connected.network.present))
+        work.append(self._watch_for_twins(lambda: connected.rendezvous.replaced))
         await self._until_leaving(work)
 
     async def _join_and_work(self, stack: contextlib.AsyncExitStack, connected: Connected) -> None:
@@ -173,6 +175,15 @@ class Peer:
         while True:
             held = self._revisions.held
             self._enter("paused" if held else "hosting", held)
+            await asyncio.sleep(READY_PERIOD_S)
+
+    async def _watch_for_twins(self, replaced: Callable[[], int]) -> None:
+        """Raises IdentityError if another agent runs with our key and we are the younger one."""
+        loop = asyncio.get_running_loop()
+        twins = Twins(self._who.identity.peer_id, began=loop.time())
+        while True:
+            if warning := twins.judge(replaced(), loop.time()):
+                self._telemetry.event("error", why=warning)
             await asyncio.sleep(READY_PERIOD_S)
 
     async def _newest_manifest(self) -> Manifest:

@@ -31,6 +31,7 @@ RANKS = {
     "samples": 7,
     "joining": 7,
     "credentials": 7,
+    "twins": 7,
     "connecting": 8,
     "training": 8,
     "reporter": 9,

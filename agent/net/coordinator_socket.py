@@ -85,6 +85,8 @@ class CoordinatorSocket:
         """Why it is not connected, when it is not."""
         self.refused_code = 0
         """The close code with which the coordinator ended the connection before this one; 0 if it did not."""
+        self.replaced = 0
+        """How often another connection of the same peer took over."""
         self.bytes_sent = 0
         self.bytes_received = 0
         self._badge = badge
@@ -142,6 +144,7 @@ class CoordinatorSocket:
     def _failed(self, error: BaseException) -> None:
         closed = error.rcvd if isinstance(error, ConnectionClosed) else None
         self.refused_code = closed.code if closed is not None else 0
+        self.replaced += self.refused_code == REPLACED
         if isinstance(error, ConnectionClosed):
             why = (closed.reason if closed is not None else "") or "the connection ended"
         elif isinstance(error, InvalidStatus):

@@ -93,6 +93,11 @@ class Rendezvous:
         return self.socket.connected and self._told.is_set()
 
     @property
+    def replaced(self) -> int:
+        """How often another connection of this agent's key took over: another agent has the same one."""
+        return self.socket.replaced
+
+    @property
     def bytes_total(self) -> int:
         """Both ways."""
         return self.socket.bytes_sent + self.socket.bytes_received

@@ -47,6 +47,8 @@ export function sentence(group: Group): string {
       return `lost its connection to ${listed(group, "peer", "a peer")}`;
     case "sample":
       return `let the model write${typeof detail.step === "number" ? `, at step ${detail.step}` : ""}`;
+    case "error":
+      return typeof detail.why === "string" ? detail.why : "reports an error";
     case "trunk":
       return detail.taken_over ? `took the trunk over from another trainer, at step ${detail.step}` : "began with a fresh trunk";
     default: {

@@ -240,6 +240,18 @@ async def test_peers_that_wait_find_each_other(coordinator: FakeCoordinator, tow
         await at_alice.exchange(bob.peer_id, b"")
 
 
+async def test_places_lost_to_another_of_the_same_key_are_counted(coordinator: FakeCoordinator, town: Town) -> None:
+    at_alice = Rendezvous(town.join(ALICE), coordinator.url, badge(ALICE), patience())
+    at_alice.start()
+    for code, times in ((1011, 0), (4409, 1), (4409, 2)):
+        await coordinator.until(lambda: str(ALICE.peer_id) in coordinator.peers)
+        connection = coordinator.peers.pop(str(ALICE.peer_id))
+        await connection.close(code, "over")
+        await coordinator.until(lambda: str(ALICE.peer_id) in coordinator.peers)
+        assert at_alice.replaced == times
+    await at_alice.close()
+
+
 async def test_an_exchange_ends_with_the_connection(coordinator: FakeCoordinator, town: Town) -> None:
     alice, bob = town.join(ALICE), town.join(BOB)
     at_alice = Rendezvous(alice, coordinator.url, badge(ALICE), patience())
