@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import random
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from agent.net.bootstrap import BootstrapServer, BootstrapSignaler
 from agent.net.coordinator import Coordinator
 from agent.net.coordinator_socket import Badge, Patience
 from agent.net.ice import IceConfig
+from agent.net.leftovers import Delivery, Leftovers
 from agent.net.network import Network, NetworkConfig
 from agent.net.overlay import Overlay
 from agent.net.rendezvous import Rendezvous
@@ -110,10 +112,7 @@ async def connect(stack: contextlib.AsyncExitStack, who: Membership, telemetry: 
         session=telemetry.session,
         admission=lambda: credentials.certificate,
     )
-    sink = TelemetrySocket(who.coordinator.url, badge, Patience(rng=rng))
-    sink.start()
-    stack.push_async_callback(sink.close)
-    telemetry.attach(sink)
+    sink, delivery = _report(stack, who, badge, telemetry, rng)
     rendezvous = Rendezvous(network, who.coordinator.url, badge, Patience(rng=rng), announce=address)
     rendezvous.start()
     stack.push_async_callback(rendezvous.close)
@@ -133,8 +132,26 @@ async def connect(stack: contextlib.AsyncExitStack, who: Membership, telemetry: 
         rendezvous=rendezvous,
         book=book,
         address=address,
-        coordinator_bytes=lambda: who.coordinator.bytes_total + sink.bytes_total + rendezvous.bytes_total,
+        coordinator_bytes=lambda: sum(part.bytes_total for part in (who.coordinator, sink, delivery, rendezvous)),
     )
+
+
+def _report(
+    stack: contextlib.AsyncExitStack, who: Membership, badge: Badge, telemetry: Telemetry, rng: random.Random
+) -> tuple[TelemetrySocket, Delivery]:
+    """Send `telemetry`, keep what cannot be delivered when `stack` closes, and deliver what earlier runs kept."""
+
+    def socket_of(session: str) -> TelemetrySocket:
+        return TelemetrySocket(who.coordinator.url, dataclasses.replace(badge, session=session), Patience(rng=rng))
+
+    leftovers = Leftovers(who.config.experiment_dir / "unsent")
+    sink, delivery = socket_of(badge.session), Delivery(leftovers, socket_of)
+    stack.callback(lambda: leftovers.keep(badge.session, sink.unsent()))  # after `close` has tried
+    for part in (sink, delivery):
+        part.start()
+        stack.push_async_callback(part.close)
+    telemetry.attach(sink)
+    return sink, delivery
 
 
 async def _listen(stack: contextlib.AsyncExitStack, network: Network, config: AgentConfig) -> str:

@@ -43,6 +43,10 @@ class TelemetryBuffer:
     def __len__(self) -> int:
         return len(self._items)
 
+    def kept(self) -> list[bytes]:
+        """Everything that is not acknowledged, encoded, in order."""
+        return list(self._items.values())
+
     def add(self, item: Item) -> None:
         """Take an item. Sequences ascend."""
         data = encode(item)

@@ -62,6 +62,18 @@ class TelemetrySocket:
                 logger.info("%d telemetry items were not acknowledged", len(self._buffer))
         await self.socket.close()
 
+    async def abandon(self) -> None:
+        """Close at once; idempotent."""
+        await self.socket.close()
+
+    async def settled(self) -> None:
+        """Wait until everything that was submitted is acknowledged, or given up because the coordinator cannot read it."""
+        await self._settled.wait()
+
+    def unsent(self) -> list[bytes]:
+        """What is not acknowledged, an encoded item each, in order."""
+        return self._buffer.kept()
+
     def submit(self, item: Item) -> None:
         """Take one item; never blocks and never raises. Sequences ascend."""
         self._buffer.add(item)
@@ -91,6 +103,7 @@ class TelemetrySocket:
         if self.socket.refused_code in UNREADABLE:
             logger.warning("the coordinator cannot read a telemetry batch; it is given up")
             self._buffer.refused()
+            self._settle()
         self._buffer.rewind()
         self._news.set()
         sender = asyncio.get_running_loop().create_task(self._send(connection))
@@ -98,14 +111,17 @@ class TelemetrySocket:
             async for message in connection:
                 self.socket.bytes_received += len(message)
                 self._buffer.acknowledge(_Acks.decode(message).sequence)
-                if not len(self._buffer):
-                    self._settled.set()
+                self._settle()
                 self._news.set()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             logger.warning("the coordinator's acknowledgement cannot be read: %s", e)
         finally:
             sender.cancel()
             await asyncio.wait({sender})
+
+    def _settle(self) -> None:
+        if not len(self._buffer):
+            self._settled.set()
 
     async def _send(self, connection: ClientConnection) -> None:
         try:

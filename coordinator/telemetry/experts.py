@@ -59,9 +59,10 @@ def update(news: Sequence[News], now: float) -> None:
 
 
 def drop_ended(ended: Sequence[Session]) -> None:
-    """Experts of sessions that ended have no host, until a report names one."""
+    """Experts of sessions that ended have no host, until a report names one; unless the peer is here in another session."""
     for session in ended:
-        if session.experts:
+        elsewhere = Session.objects.filter(experiment_id=session.experiment_id, peer=session.peer, ended_at=None)
+        if session.experts and not elsewhere.exclude(pk=session.pk).exists():
             HostedExpert.objects.filter(experiment_id=session.experiment_id, peer=session.peer).update(hosted=False)
 
 
@@ -69,10 +70,10 @@ def _write(claims: dict[tuple[int, str], HostedExpert], now: float) -> None:
     wanted = Q(experiment_id__in={e for e, _ in claims}, uid__in={u for _, u in claims})
     for old in HostedExpert.objects.filter(wanted, hosted=True, seen_at__gt=now - STALE_S):
         claim = claims.get((old.experiment_id, old.uid))
-        if claim is not None and claim.peer == old.peer:
-            claim.rows_per_s = _load(old, claim)
-        elif claim is not None and claim.epoch < old.epoch:
+        if claim is not None and claim.epoch < old.epoch:
             del claims[old.experiment_id, old.uid]
+        elif claim is not None and claim.peer == old.peer:
+            claim.rows_per_s = _load(old, claim)
     HostedExpert.objects.bulk_create(
         [claims[key] for key in sorted(claims)],  # in one order everywhere, so that two processes do not lock each other out
         update_conflicts=True,

@@ -13,10 +13,13 @@ from django.db.models import Exists, OuterRef
 
 from agent.reports import Event as EventItem
 from agent.reports import Report
+from coordinator.hello import SKEW_S
 from coordinator.telemetry.models import CoordinatorRun, Event, HostedExpert, Session
 
 SILENT_S = 15.0
 """A peer whose last report is older than this counts as gone."""
+LATE_S = SKEW_S + SILENT_S
+"""A report as old as this does not say that its agent is here, whatever its clock."""
 RUN_GAP_S = 10.0
 """A pause of the heartbeat longer than this counts as the coordinator having been down."""
 GONE_MAX = 1000
@@ -35,7 +38,8 @@ def on_report(session: Session, report: Report, received_at: float) -> list[Even
             return []
         session.ended_at = at
         return [_event(session, at, received_at, "left", reason="stopped")] if session.joined_at is not None else []
-    returned = session.ended_at is not None and report.stage not in _OUT
+    late = received_at - report.at > LATE_S  # kept by the agent, and delivered after the end: it is not back
+    returned = session.ended_at is not None and report.stage not in _OUT and not late
     if returned:
         session.ended_at = None
     if session.joined_at is not None:

@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.experiments.models import Experiment
 from coordinator.telemetry import membership, queries
-from coordinator.telemetry.models import Event, HostedExpert
+from coordinator.telemetry.models import Event, HostedExpert, Session
 
 from .conftest import NOW, Agent, event, hosts, report
 from .test_store import submit
@@ -100,3 +100,17 @@ def test_outages_are_the_gaps_between_runs(db: None) -> None:
     assert membership.outages(NOW, NOW + 200) == [(NOW + 65, NOW + 165)]
     assert membership.outages(NOW + 100, NOW + 200) == [(NOW + 100, NOW + 165)]
     assert membership.outages(NOW + 160, NOW + 200) == []
+
+
+def test_what_an_agent_delivers_long_after_its_end_does_not_bring_it_back(experiment: Experiment, bob: Agent) -> None:
+    submit(experiment, bob, report(1, tokens=5, experts=hosts("ffn0.0.0")))
+    membership.mark_gone(NOW + membership.SILENT_S + 0.1)
+    later = NOW + membership.LATE_S + 10
+    successor = Agent(bob.identity, session="b" * 16)
+    submit(experiment, successor, report(1, later - 1, experts=hosts("ffn0.0.0", epoch=2)), at=later - 1)
+    submit(experiment, bob, report(2, NOW + 2, tokens=9, experts=hosts("ffn0.0.0")), at=later)
+    assert HostedExpert.objects.get().hosted, "its successor still hosts it"
+    submit(experiment, bob, event(3, "left", NOW + 3), report(4, NOW + 3, tokens=11, stage="stopped"), at=later)
+    assert story(experiment) == [("joined", None), ("left", "silent"), ("joined", None)]
+    assert [p.tokens for p in queries.peers(experiment, later)] == [0]
+    assert sorted(s.tokens for s in Session.objects.all()) == [0, 11], "its work counts"

@@ -27,8 +27,8 @@ from tests.unit.net.peers import ALICE, BOB, CHARLIE, Town, until
 SESSION = "0123456789abcdef"
 
 
-def badge(identity: Identity) -> Badge:
-    return Badge(identity=identity, experiment="gpt-crowd", session=SESSION, clock=lambda: 1_800_000_000.0)
+def badge(identity: Identity, session: str = SESSION) -> Badge:
+    return Badge(identity=identity, experiment="gpt-crowd", session=session, clock=lambda: 1_800_000_000.0)
 
 
 def patience() -> Patience:
