@@ -97,6 +97,8 @@ def _prepare(options: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         django.setup()
         if settings.EMBEDDED:
             stack.enter_context(state.alone(settings.STATE_DIR))
+        else:
+            _look_for_redis()
         from coordinator.experiments.actions import seed
         from coordinator.experiments.presets import GPT_CROWD
         from coordinator.rendezvous.models import WaitingPeer
@@ -114,6 +116,17 @@ def _prepare(options: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         raise StorageError(f"the database cannot be used: {e}. Check HIVE_STATE_DIR or DATABASE_URL.") from e
     except DatabaseError as e:
         raise StorageError(f"the database is damaged or not ours: {e}. Move it away to start afresh.") from e
+
+
+def _look_for_redis() -> None:
+    """Say so if Redis does not answer; it may come later, so this is no reason not to start."""
+    from django.core.cache import cache
+    from redis.exceptions import RedisError
+
+    try:
+        cache.get("readiness")
+    except RedisError as e:
+        print(f"hive: Redis does not answer: {e} Until it does, agents and live pages wait. Check REDIS_URL.", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 30.0
 STEADY_S = 10.0
 """A connection that held for so long starts the back-off afresh."""
+REFUSAL_BYTES_MAX = 4096
 REPLACED = 4409
 """The coordinator's close code when another connection of the same peer took over."""
 
@@ -148,8 +150,7 @@ class CoordinatorSocket:
         if isinstance(error, ConnectionClosed):
             why = (closed.reason if closed is not None else "") or "the connection ended"
         elif isinstance(error, InvalidStatus):
-            body = bytes(error.response.body or b"")[:300].decode(errors="replace")
-            why = f"HTTP status {error.response.status_code} {body}".strip()
+            why = f"HTTP status {error.response.status_code} {_sentence(bytes(error.response.body or b''))}".strip()
         elif isinstance(error, OSError) and error.strerror:
             why = error.strerror
         else:
@@ -157,6 +158,15 @@ class CoordinatorSocket:
         if why != self.why:
             logger.info("%s is not connected: %s", self.url, why)
         self.why = why
+
+
+def _sentence(body: bytes) -> str:
+    """What a refusal says: its `detail` if it is the coordinator's JSON, otherwise its beginning."""
+    try:
+        detail = msgspec.json.decode(body[:REFUSAL_BYTES_MAX], type=dict[str, Any]).get("detail")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        detail = None
+    return (detail if isinstance(detail, str) else body.decode(errors="replace"))[:300]
 
 
 def websocket_url(url: str, path: str) -> str:

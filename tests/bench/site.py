@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, Page, async_playwright
 
-from tests.bench.site_crowd import Crowd
+from tests.bench._site_crowd import Crowd
 from tests.browser.conftest import CHROMIUM, CHROMIUM_FLAGS, Site
 
 EXPERIMENT = "gpt-crowd"
@@ -103,7 +103,7 @@ def _fill(points: int) -> int:
 
     from coordinator.experiments.actions import seed
     from coordinator.experiments.presets import GPT_CROWD
-    from tests.bench.site_history import write_history
+    from tests.bench._site_history import write_history
 
     call_command("migrate", verbosity=0, interactive=False)
     seed(GPT_CROWD)

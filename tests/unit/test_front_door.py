@@ -232,8 +232,9 @@ def test_benchmarks_are_listed_and_found(clone: Clone) -> None:
     folder = clone.root / "tests" / "bench"
     folder.mkdir(parents=True)
     for name in ("channel.py", "_private.py", "test_x.py"):
-        (folder / name).write_text("")
-    assert clone.run("bench")[1] == "channel\n"
+        (folder / name).write_text('"""How fast.\n\nAnd more."""\n')
+    assert clone.run("bench")[:2] == clone.run("bench", "--help")[:2] == (0, "channel       How fast.\n")
+    assert clone.run("bench", "--json")[0] == 2
     assert clone.run("bench", "chanel")[0] == 2
     assert clone.run("bench", "channel", "--json")[:2] == (7, "-m tests.bench.channel --json\n")
 

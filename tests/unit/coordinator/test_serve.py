@@ -90,3 +90,10 @@ def test_absurd_values(tmp_path: Path, arguments: list[str], environment: dict[s
     given = arguments if "--port" in arguments else [*arguments, "--port", "0"]
     code, said = failure(tmp_path, *given, **environment)
     assert code == 2 and "Traceback" not in said
+
+
+def test_a_redis_that_does_not_answer_is_said(tmp_path: Path) -> None:
+    process = start(tmp_path, "--port", "0", REDIS_URL="redis://127.0.0.1:1/0")
+    assert process.stdout is not None and "http://" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert "Redis does not answer" in process.communicate(timeout=30)[1].splitlines()[0]

@@ -45,6 +45,7 @@ class FakeCoordinator:
         self.items: list[int] = []
         self.acknowledge = True
         self.refuse: HTTPStatus | None = None
+        self.refusal = "not today\n"
         self.close_code = 0
         self.peers: dict[str, ServerConnection] = {}
         self.telemetry: set[ServerConnection] = set()
@@ -80,7 +81,7 @@ class FakeCoordinator:
         self.hellos.append(hello)
         self.paths.append(request.path)
         self.changed.set()
-        return connection.respond(self.refuse, "not today\n") if self.refuse is not None else None
+        return connection.respond(self.refuse, self.refusal) if self.refuse is not None else None
 
     async def _serve(self, connection: ServerConnection) -> None:
         assert connection.request is not None
@@ -202,6 +203,8 @@ async def test_a_refusal_is_kept_in_words_and_tried_again(coordinator: FakeCoord
         await connection.close()
     await coordinator.until(lambda: len(coordinator.hellos) >= 3)
     assert telemetry.socket.why == "HTTP status 401 not today"
+    coordinator.refusal = '{"detail": "Set the clock."}'
+    await coordinator.until(lambda: telemetry.socket.why == "HTTP status 401 Set the clock.")
     coordinator.refuse = None
     await coordinator.until(lambda: bool(coordinator.telemetry))
 
