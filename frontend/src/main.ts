@@ -24,3 +24,4 @@ import "./elements/sample-text";
 import "./elements/event-log";
 import "./elements/fresh-page";
 import "./elements/size-estimate";
+import "./elements/kept-fields";

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.async_api import Browser, Page, expect
+
+from tests.integration.accounts import PASSWORD
 
 from .accounts import make_account, sign_in
 from .conftest import Complaints, Site, shoot
@@ -57,6 +61,34 @@ async def test_from_a_preset_to_a_second_revision(site: Site, page: Page, compla
     await shoot(page, "organize-people")
     await page.goto(f"{site.url}/organize/")
     await shoot(page, "organize-mine")
+
+
+async def test_what_was_typed_outlives_a_sign_in_that_ran_out(site: Site, page: Page) -> None:
+    email = make_account(site, "Alice")
+    await sign_in(site, page, email)
+    await page.goto(f"{site.url}/organize/new/")
+    await page.get_by_label("Title").fill("Patient bees")
+    await page.get_by_label("What it is about").fill("They wait.")
+    await page.get_by_label("Whoever has an invitation link").check()
+    await page.get_by_label("Grid of experts in each layer").fill("2 x 3")
+    await page.context.clear_cookies(name=re.compile("session"))
+    await page.get_by_role("button", name="Save the draft").click()
+    await expect(page).to_have_url(f"{site.url}/accounts/login/?next=/organize/new/")
+    await page.get_by_label("Email").fill(email)
+    await page.get_by_label("Password", exact=True).fill(PASSWORD)
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page).to_have_url(f"{site.url}/organize/new/")
+    await expect(page.locator("kept-fields")).to_contain_text("Nothing of it is saved yet")
+    await expect(page.get_by_label("Title")).to_have_value("Patient bees")
+    await expect(page.get_by_label("What it is about")).to_have_value("They wait.")
+    await expect(page.get_by_label("Whoever has an invitation link")).to_be_checked()
+    await expect(page.get_by_label("Grid of experts in each layer")).to_have_value("2 x 3")
+    await expect(page.locator("size-estimate")).to_contain_text("6.1 MB")  # of 12 experts, not of a new form's 32
+    await shoot(page, "organize-kept")
+    await page.get_by_label("Short name").fill("patient-bees")
+    await page.get_by_role("button", name="Save the draft").click()
+    await expect(page).to_have_url(f"{site.url}/experiments/patient-bees/edit/")
+    await expect(page.locator("kept-fields")).to_be_hidden()
 
 
 async def test_the_form_works_without_javascript(site: Site, browser: Browser, complaints: Complaints) -> None:
