@@ -18,7 +18,7 @@ NAMES = frozenset(
     for name in (
         "STATE_DIR", "DEBUG", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "ALLOWED_HOSTS", "TRUSTED_ORIGINS", "SITE_URL", "BEHIND_TLS",
         "PROXIES", "METRICS_TOKEN", "SIGNUP", "CERTIFICATE_DAYS", "MAIL_FROM", "LOG_LEVEL", "SOCIAL_GITHUB", "SOCIAL_GITLAB",
-        "SOCIAL_GOOGLE", "SOCIAL_OIDC", "SOCIAL_OIDC_URL", "SOCIAL_OIDC_NAME",
+        "SOCIAL_GOOGLE", "SOCIAL_OIDC", "SOCIAL_OIDC_URL", "SOCIAL_OIDC_NAME", "INSTALL_COMMAND",
     )
 )  # fmt: skip
 """What the coordinator reads. Agents on the same machine have HIVE_ variables of their own."""

@@ -34,6 +34,7 @@ EMBEDDED = not REDIS_URL
 
 ALLOWED_HOSTS = ours.hosts("HIVE_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", socket.gethostname().lower()])
 CSRF_TRUSTED_ORIGINS = ours.origins("HIVE_TRUSTED_ORIGINS")
+INSTALL_COMMAND = ours.text("HIVE_INSTALL_COMMAND")
 SITE_URL = ours.origin("HIVE_SITE_URL")
 """Public origin, for join commands; empty takes what the visitor's browser asked for."""
 BEHIND_TLS = ours.flag("HIVE_BEHIND_TLS", False)

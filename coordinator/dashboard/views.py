@@ -50,6 +50,7 @@ def experiment(request: HttpRequest, name: str) -> HttpResponse:
         "manifest": found.manifest,
         "revision": found.revision,
         "facts": facts(found.manifest),
+        "install": settings.INSTALL_COMMAND,
         "join": join_words(request, found),
         "now": now,
         "summary": summary,

@@ -57,6 +57,15 @@ def test_the_command_names_the_public_origin(client: Client, experiment: Experim
     assert "--coordinator https://hive.example" in client.get("/experiments/gpt-crowd/").content.decode()
 
 
+def test_it_says_how_to_get_the_agent(client: Client, experiment: Experiment, settings: Any) -> None:
+    assert "<code>pip install .</code> in them" in client.get("/experiments/gpt-crowd/").content.decode()
+    settings.INSTALL_COMMAND = "pip install git+https://hive.example/<x>"
+    assert (
+        "Install it: <code>pip install git+https://hive.example/&lt;x&gt;</code>"
+        in client.get("/experiments/gpt-crowd/").content.decode()
+    )
+
+
 def test_a_finished_experiment_asks_nobody_to_join(client: Client, experiment: Experiment) -> None:
     publish(msgspec.structs.replace(SMALL, status="finished"))
     assert "hive-agent --experiment" not in client.get("/experiments/gpt-crowd/").content.decode()
