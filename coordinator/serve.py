@@ -90,7 +90,6 @@ def _prepare(options: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     import django
     from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured
-    from django.core.management import call_command
     from django.db import DatabaseError, OperationalError
 
     try:
@@ -105,7 +104,7 @@ def _prepare(options: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         from coordinator.telemetry.membership import start_run
 
         with _alone():
-            call_command("migrate", verbosity=0, interactive=False)
+            _migrate()
             if not options.no_seed:
                 seed(GPT_CROWD)
             WaitingPeer.objects.filter(channel__contains="inmemory!").delete()
@@ -116,6 +115,23 @@ def _prepare(options: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         raise StorageError(f"the database cannot be used: {e}. Check HIVE_STATE_DIR or DATABASE_URL.") from e
     except DatabaseError as e:
         raise StorageError(f"the database is damaged or not ours: {e}. Move it away to start afresh.") from e
+
+
+def _migrate() -> None:
+    """On SQLite all of it or nothing: Django notes a migration after its tables are there, and a start that is interrupted
+    between the two would end every later one."""
+    from django.core.management import call_command
+    from django.db import connection, transaction
+
+    if connection.vendor != "sqlite":
+        call_command("migrate", verbosity=0, interactive=False)
+        return
+    connection.disable_constraint_checking()  # which migrations of SQLite need, and which cannot change within a transaction
+    try:
+        with transaction.atomic():
+            call_command("migrate", verbosity=0, interactive=False)
+    finally:
+        connection.enable_constraint_checking()
 
 
 def _look_for_redis() -> None:

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +37,12 @@ BOOTSTRAP_HEAD_START_S = 15.0
 SPACE_BYTES_MIN = 200 << 20
 PASSED_ON = frozenset({"HIVE_CHANNEL"})
 """What agents may be told through the demo, to compare."""
-SHOWN_EVENTS = ("expert-lost", "error", "left")
+SHOWN_EVENTS = ("error", "left")
+WHY_LOST = {
+    "lost": "another agent hosts the same, and its lease counts",
+    "lapsed": "the lease ran out",
+    "unstored": "the lease could not be stored",
+}
 
 
 def say(text: str) -> None:
@@ -208,10 +213,11 @@ class Demo:
 
     def _read(self) -> None:
         for member in self.members:
-            for item in member.tail.read():
+            items = member.tail.read()
+            for item in items:
                 member.story.take(item)
-                if isinstance(item, Event) and item.name in SHOWN_EVENTS and member.present:
-                    say(f"agent-{member.number}: {item.name} {' '.join(f'{k}={v}' for k, v in item.detail.items())}")
+            for line in told([item for item in items if isinstance(item, Event)]) if member.present else ():
+                say(f"agent-{member.number}: {line}")
             if not member.story.peer:
                 member.story.peer = _peer_of(member.directory / EXPERIMENT / "status.json")
             if member.present and not member.child.running:
@@ -227,7 +233,7 @@ class Demo:
         latest = [s.latest for s in present if s.latest]
         loss = mean([s.loss_last for s in present if s.loss_last is not None])
         validation = [s.validations[-1] for s in present if s.validations]
-        why = next((r.why for r in latest if r.why), "")
+        why = next((f"agent-{s.number}: {s.latest.why}" for s in present if s.latest and s.latest.why), "")
         alive, total = min((r.experts_alive for r in latest), default=0), max((r.experts_total for r in latest), default=0)
         parts = [
             f"{elapsed:4.0f} s  {sum(r.tokens for r in latest):,} tokens, {sum(r.tokens_per_s for r in latest):,.0f} tokens/s",
@@ -237,6 +243,19 @@ class Demo:
             f"agents {len(present)}" + (f" ({why})" if why else ""),
         ]
         say(", ".join(parts))
+
+
+def told(events: Sequence[Event]) -> list[str]:
+    """What of an agent's events a person should read, in words; losses for one reason are one line."""
+    lines = [str(e.detail.get("why", "an error")) if e.name == "error" else e.name for e in events if e.name in SHOWN_EVENTS]
+    lost: dict[str, list[str]] = {}
+    for event in events:
+        if event.name == "expert-lost" and event.detail.get("reason") != "left":
+            lost.setdefault(str(event.detail.get("reason")), []).append(str(event.detail.get("uid")))
+    for reason, uids in lost.items():
+        which = uids[0] if len(uids) == 1 else f"{len(uids)} experts"
+        lines.append(f"lost {which}: {WHY_LOST.get(reason, reason)}")
+    return lines
 
 
 def _peer_of(path: Path) -> str:

@@ -97,3 +97,33 @@ def test_a_redis_that_does_not_answer_is_said(tmp_path: Path) -> None:
     assert process.stdout is not None and "http://" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     assert "Redis does not answer" in process.communicate(timeout=30)[1].splitlines()[0]
+
+
+INTERRUPTED = """
+import sys
+from django.db.migrations.recorder import MigrationRecorder
+from coordinator import serve
+note = MigrationRecorder.record_applied
+def interrupted(self, app, name):
+    if app == "rendezvous":
+        raise KeyboardInterrupt
+    note(self, app, name)
+MigrationRecorder.record_applied = interrupted
+sys.exit(serve.main(["--port", "0"]))
+"""
+
+
+def test_a_start_that_is_interrupted_while_tables_are_made_does_not_spoil_the_next(tmp_path: Path) -> None:
+    environment = {**os.environ, "HIVE_STATE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=ROOT, env=environment, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    process = start(tmp_path, "--port", "0")
+    assert process.stdout is not None
+    try:
+        url = process.stdout.readline().split(" at ")[1].split(" ")[0]
+        with urllib.request.urlopen(f"{url}api/v1/experiments", timeout=30) as response:
+            assert len(json.load(response)) == 1
+    finally:
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=30)
+    assert said == ("", "")
