@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 ADDRESSES_CACHED_MAX = 64
 CONTACTS_PER_ATTEMPT = 8
+WHY_CHARS_MAX = 300
 Contact = tuple[PeerId, Signaler]
 
 
@@ -96,20 +97,21 @@ class Sources:
     rendezvous: Waiting | None = None
 
     async def contacts(self, rng: random.Random) -> list[Contact]:
-        """Everyone worth trying now, without duplicates, at most CONTACTS_PER_ATTEMPT of each kind."""
+        """Everyone worth trying now, by each way once, at most CONTACTS_PER_ATTEMPT of each kind.
+
+        A peer may stand here several times: a remembered address may be that of a former run of it.
+        """
         listed: Sequence[str] = ()
         if self.listed is not None:
             try:
                 listed = await self.listed()
             except CoordinatorError as e:
                 log.debug("the coordinator lists no bootstrap peers: %s", e)
-        by_peer: dict[PeerId, Contact] = {}
+        ways: dict[str, PeerId] = {}
         for kind in (self.given, self.book.addresses, listed):  # each has its own room: remembered ones may all be gone
-            found = {peer: address for address in kind if (peer := peer_of(address)) not in (None, self.own, *by_peer)}
-            for peer, address in list(found.items())[:CONTACTS_PER_ATTEMPT]:
-                assert peer is not None
-                by_peer[peer] = (peer, self.signaler(address))
-        contacts = list(by_peer.values())
+            found = {a: peer for a in kind if a not in ways and (peer := peer_of(a)) is not None and peer != self.own}
+            ways.update(list(found.items())[:CONTACTS_PER_ATTEMPT])
+        contacts: list[Contact] = [(peer, self.signaler(address)) for address, peer in ways.items()]
         if self.rendezvous is not None:
             waiting = [p for p in self.rendezvous.waiting() if p != self.own]
             rng.shuffle(waiting)
@@ -158,9 +160,9 @@ class FirstContact:
                 try:
                     await self._enter(contacts)
                 except JoinError as e:
-                    self.why = f"none of {len(contacts)} known peers answers: {e}"[:200]
+                    self.why = str(e)[:WHY_CHARS_MAX]
                 else:
-                    return len(contacts)
+                    return len({peer for peer, _ in contacts})
             if self._sources.nobody_else() or (self._may_found and not contacts):
                 await self._enter([])
                 return 0

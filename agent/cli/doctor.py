@@ -57,6 +57,7 @@ def clock(config: AgentConfig, now: Callable[[], float] = time.time) -> Finding:
             date = e.headers.get("Date")
     except OSError as e:
         reason = getattr(e, "reason", e)
+        reason = getattr(reason, "strerror", None) or reason
         return Finding(
             name="coordinator",
             verdict="warn",
@@ -168,7 +169,7 @@ async def channel() -> Finding:
             await done.wait()
             rate = received / (time.perf_counter() - started) / 1e6
     except (HiveError, OSError, TimeoutError) as e:
-        said = f"no data channel over this machine's own UDP: {e or 'it took too long'}"
+        said = f"no data channel over this machine's own UDP: {str(e) or 'it took too long'}"
         return Finding(
             name="udp", verdict="fail", said=said, fix="let UDP through this machine's firewall, at least among its own addresses"
         )

@@ -19,10 +19,13 @@ POLL_S = 0.1
 
 
 class PidFile:
-    """`with PidFile(directory):` marks this process as the agent of that directory."""
+    """`with PidFile(directory):` marks this process as the agent (or `what`) of that directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, what: str = "agent", stop: str = "hive-agent stop") -> None:
+        """`stop`: how the one that runs already is stopped."""
         self._path = directory / "pid"
+        self._what = what
+        self._stop = stop
         self._fd: int | None = None
 
     def __enter__(self) -> PidFile:
@@ -42,8 +45,8 @@ class PidFile:
         except BlockingIOError:
             os.close(fd)
             raise StorageError(
-                f"another agent (process {read_pid(self._path)}) already runs in {directory}. "
-                "Stop it with hive-agent stop, or give this one its own --state-dir."
+                f"another {self._what} (process {read_pid(self._path)}) already runs in {directory}. "
+                f"Stop it with {self._stop}, or give this one its own --state-dir."
             ) from None
         except OSError as e:
             os.close(fd)

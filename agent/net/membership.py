@@ -87,18 +87,20 @@ class Membership:
             await asyncio.wait(tasks)
 
     async def _dial_any(self, contacts: Sequence[Contact]) -> None:
+        """Several peers at once, but the ways to one peer one after the other: a second dial would only join the first."""
         failures: list[str] = []
         waiting = list(contacts)
-        running: set[asyncio.Task[None]] = set()
+        running: dict[asyncio.Task[None], PeerId] = {}
         while waiting or running:
-            while waiting and len(running) < DIALS_MAX:
-                peer, signaler = waiting.pop(0)
-                task = asyncio.get_running_loop().create_task(self._network.dial(peer, signaler, timeout_s=DIAL_TIMEOUT_S))
-                running.add(task)
+            while len(running) < DIALS_MAX and (chosen := next((c for c in waiting if c[0] not in running.values()), None)):
+                waiting.remove(chosen)
+                task = asyncio.get_running_loop().create_task(self._network.dial(*chosen, timeout_s=DIAL_TIMEOUT_S))
+                running[task] = chosen[0]
                 self._dials.add(task)
                 task.add_done_callback(self._dialed)
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
+                del running[task]
                 error = task.exception() if not task.cancelled() else None
                 if error is None and not task.cancelled():
                     return
@@ -107,7 +109,8 @@ class Membership:
                 failures.append(str(error or "cancelled"))
         if self._network.peers():  # somebody has reached us meanwhile
             return
-        raise JoinError(f"none of {len(contacts)} known peers could be reached; the last said: {failures[-1]}")
+        peers = len({peer for peer, _ in contacts})
+        raise JoinError(f"none of {peers} known peers could be reached; the last said: {failures[-1]}")
 
     def _dialed(self, task: asyncio.Task[None]) -> None:
         self._dials.discard(task)

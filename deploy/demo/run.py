@@ -292,7 +292,7 @@ def conduct(plan: Plan, stop: threading.Event, started_at: float) -> dict[str, o
 
 
 def _in(state: Path, plan: Plan, stop: threading.Event, started_at: float) -> dict[str, object]:
-    with PidFile(state):
+    with PidFile(state, what="demo", stop="Ctrl-C in its terminal"):
         demo = Demo(plan=plan, state=state, stop=stop, started_at=started_at)
         try:
             return demo.run()

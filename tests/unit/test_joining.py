@@ -85,6 +85,16 @@ async def test_every_source_is_asked_and_nobody_twice(tmp_path: Path) -> None:
     assert isinstance(contacts[0][1], ByAddress) and isinstance(contacts[3][1], AtRendezvous)
 
 
+async def test_an_address_of_a_former_run_does_not_hide_the_present_one(tmp_path: Path) -> None:
+    async def listed() -> list[str]:
+        return [f"ws://127.0.0.1:9999/{peer(2)}"]
+
+    origin = sources(tmp_path, listed=listed, rendezvous=AtRendezvous([peer(2)]))
+    origin.book.met([address(2)])
+    ways = [getattr(way, "address", "rendezvous") for _, way in await origin.contacts(random.Random(0))]
+    assert ways == [address(2), f"ws://127.0.0.1:9999/{peer(2)}", "rendezvous"]
+
+
 async def test_contacts_are_bounded(tmp_path: Path) -> None:
     many = [address(i) for i in range(2, 40)]
     waiting = AtRendezvous([peer(i) for i in range(50, 90)])

@@ -123,3 +123,9 @@ def test_status(tmp_path: Path, agent: subprocess.Popen[str], capsys: pytest.Cap
     (tmp_path / "gpt-crowd" / "status.json").write_text("{")
     assert main(words) == 1
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_what_runs_already_has_a_name(tmp_path: Path) -> None:
+    first, second = (PidFile(tmp_path, what="demo", stop="Ctrl-C in its terminal") for _ in range(2))
+    with first, pytest.raises(StorageError, match="another demo .* already runs .* Stop it with Ctrl-C in its terminal, or"):
+        second.__enter__()

@@ -63,6 +63,18 @@ def test_few_are_dialed_at_once_until_one_is_reached() -> None:
     run(story())
 
 
+def test_a_peer_is_tried_by_each_way_and_one_after_the_other() -> None:
+    async def story() -> None:
+        network = FakeNetwork()
+        member = membership(network)
+        with pytest.raises(JoinError, match="none of 2 known peers"):
+            await member.join(contacts([PEERS[0], PEERS[0], PEERS[1]]))  # type: ignore[arg-type]
+        assert network.dialed == [PEERS[0], PEERS[1], PEERS[0]] and network.most_at_once == 2
+        await member.close()
+
+    run(story())
+
+
 def test_contacts_are_bounded_and_we_are_none_of_them() -> None:
     async def story() -> None:
         network = FakeNetwork()
