@@ -8,6 +8,7 @@ from agent.net.ice import IceConfig
 from agent.net.memory import MemoryFabric
 from agent.net.transport import Transport
 from agent.net.webrtc import WebRtcConfig, WebRtcTransport
+from tests.unit.net.coordinators import FakeCoordinator
 
 
 @pytest.fixture(params=["memory", "stock", "fast"])
@@ -22,3 +23,11 @@ async def transports(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Tran
     yield pair
     for transport in pair:
         await transport.close()
+
+
+@pytest.fixture
+async def coordinator() -> AsyncIterator[FakeCoordinator]:
+    coordinator = FakeCoordinator()
+    await coordinator.start()
+    yield coordinator
+    await coordinator.stop()

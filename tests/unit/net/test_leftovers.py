@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import os
-import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from agent.net import leftovers as module
-from agent.net.coordinator_socket import Patience
 from agent.net.leftovers import Delivery, Leftovers
 from agent.net.telemetry_socket import TelemetrySocket
 from agent.reports import Report, encode
+from tests.unit.net.coordinators import FakeCoordinator, badge, event, patience
 from tests.unit.net.peers import ALICE
-from tests.unit.net.test_coordinator_sockets import FakeCoordinator, badge, event
 
 FORMER, OLDER = "f" * 16, "e" * 16
 
 
-@pytest.fixture
-async def coordinator() -> AsyncIterator[FakeCoordinator]:
-    coordinator = FakeCoordinator()
-    await coordinator.start()
-    yield coordinator
-    await coordinator.stop()
-
-
 def socket_of(coordinator: FakeCoordinator, session: str) -> TelemetrySocket:
-    patience = Patience(rng=random.Random(1), first_s=0.01, most_s=0.05)
-    return TelemetrySocket(coordinator.url, badge(ALICE, session), patience)
+    return TelemetrySocket(coordinator.url, badge(ALICE, session), patience())
 
 
 def delivery(coordinator: FakeCoordinator, leftovers: Leftovers) -> Delivery:
