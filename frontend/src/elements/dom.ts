@@ -1,5 +1,7 @@
 /** Small things that several elements need. */
 
+import * as format from "../format";
+
 /** Set the text only if it differs: nothing is laid out again for nothing. */
 export function setText(node: Element, text: string, title?: string): void {
   if (node.textContent !== text) node.textContent = text;
@@ -10,6 +12,14 @@ export function make<K extends keyof HTMLElementTagNameMap>(tag: K, className = 
   const node = document.createElement(tag);
   if (className) node.className = className;
   if (text) node.textContent = text;
+  return node;
+}
+
+/** `<time>` of Unix seconds, in the reader's zone. */
+export function timeOf(at: number): HTMLTimeElement {
+  const node = make("time", "", format.when(at));
+  node.dateTime = new Date(at * 1000).toISOString();
+  node.title = format.moment(at);
   return node;
 }
 

@@ -4,7 +4,7 @@ import { feed } from "../feed";
 import * as format from "../format";
 import { glyph } from "../palette";
 import { type Group, grouped, sentence } from "../log";
-import { keyed, make, setText, whenSeen } from "./dom";
+import { keyed, make, setText, timeOf, whenSeen } from "./dom";
 
 const SHOWN_MAX = 60;
 
@@ -31,14 +31,11 @@ class EventLog extends HTMLElement {
 
 function line([event]: Group): HTMLElement {
   const node = make("li", `event-${event.name}`);
-  const time = make("time", "", format.when(event.at));
-  time.dateTime = new Date(event.at * 1000).toISOString();
-  time.title = format.moment(event.at);
   const who = make("span", "who");
   if (event.peer) who.append(glyph(feed().palette.slot(event.peer)), make("code", "", format.short(event.peer)));
   else who.textContent = "coordinator";
   const what = make("span", "what");
-  node.append(time, who, what);
+  node.append(timeOf(event.at), who, what);
   return node;
 }
 

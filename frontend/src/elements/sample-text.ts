@@ -4,7 +4,7 @@ import { feed } from "../feed";
 import * as format from "../format";
 import { glyph } from "../palette";
 import type { HiveEvent } from "../types";
-import { keyed, make, whenSeen } from "./dom";
+import { keyed, make, timeOf, whenSeen } from "./dom";
 
 const SHOWN_MAX = 20;
 
@@ -32,10 +32,7 @@ function item({ at, peer, detail }: HiveEvent): HTMLElement {
   const node = make("li");
   const from = make("p", "from");
   if (typeof detail.step === "number") from.append(make("b", "", `step ${format.exact(detail.step)}`), " ");
-  const time = make("time", "", format.when(at));
-  time.dateTime = new Date(at * 1000).toISOString();
-  time.title = format.moment(at);
-  from.append(time, " ");
+  from.append(timeOf(at), " ");
   if (peer) {
     const who = make("span", "who", "by");
     who.append(glyph(feed().palette.slot(peer)), make("code", "", format.short(peer)));
