@@ -198,9 +198,15 @@ def _serve(options: argparse.Namespace, listener: socket.socket) -> None:
         celery.start()
     host, port = listener.getsockname()[:2]
     shown = "localhost" if host in {"0.0.0.0", "::", "127.0.0.1"} else host
+    server = uvicorn.Server(config)
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # from here on it may be told to stop, though it has not begun to listen to that
+        signal.signal(number, server.handle_exit)
     print(f"The coordinator is at http://{shown}:{port}/ (state in {settings.STATE_DIR}). Ctrl-C stops it.", flush=True)
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
     finally:
         if celery is not None:
             celery.stop()

@@ -127,3 +127,10 @@ def test_a_start_that_is_interrupted_while_tables_are_made_does_not_spoil_the_ne
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=30)
     assert said == ("", "")
+
+
+def test_being_stopped_as_soon_as_it_says_where_it_is(tmp_path: Path) -> None:
+    process = start(tmp_path, "--port", "0")
+    assert process.stdout is not None and "http://" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("", "") and process.returncode == 0
