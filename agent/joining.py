@@ -146,6 +146,8 @@ class FirstContact:
         self._rng = rng
         self._may_found = may_found
         self.why = ""
+        self.on_why: Callable[[str], None] = lambda why: None
+        """Called with why joining has not succeeded yet, and what to do, after each attempt."""
 
     async def join(self) -> int:
         """Join, or found the overlay if there is nobody. Returns how many contacts there were.
@@ -170,7 +172,8 @@ class FirstContact:
                 self.why = "no peer is known yet, and the coordinator is not reachable: pass --bootstrap, or wait for it"
             if loop.time() + wait_s > give_up_at:
                 raise JoinError(f"{self.why}. Check the network, or name a bootstrap peer that is up with --bootstrap.")
-            log.info("joining: %s; next attempt in %.0f s", self.why, wait_s)
+            self.on_why(self.why)
+            log.debug("joining: next attempt in %.0f s", wait_s)
             await asyncio.sleep(wait_s * self._rng.uniform(0.75, 1.25))
             wait_s = min(self._config.wait_max_s, 2 * wait_s)
 

@@ -120,6 +120,7 @@ class Peer:
         await self._until_leaving(work)
 
     async def _join_and_work(self, stack: contextlib.AsyncExitStack, connected: Connected) -> None:
+        connected.first_contact.on_why = lambda why: self._enter("joining", why)
         contacts = await connected.join()
         self._telemetry.event("joined", contacts=contacts, founded=contacts == 0)
         directory, server, custodian = await self._open_hosting(stack, connected)

@@ -15,7 +15,7 @@ from agent.reports import Report
 
 STAGES = {
     "starting": "starting",
-    "joining": "joining: looking for peers",
+    "joining": "joining",
     "waiting": "waiting",
     "training": "training",
     "hosting": "hosting experts",

@@ -136,8 +136,11 @@ async def test_stale_addresses_do_not_keep_one_from_founding(tmp_path: Path) -> 
 
 async def test_it_tries_again_until_somebody_answers(tmp_path: Path) -> None:
     door = Door(alive={peer(2)}, opens_after=3)
-    assert await first_contact(sources(tmp_path, given=[address(2)]), door).join() == 1
-    assert len(door.attempts) == 4
+    contact = first_contact(sources(tmp_path, given=[address(2)]), door)
+    told: list[str] = []
+    contact.on_why = told.append
+    assert await contact.join() == 1
+    assert len(door.attempts) == 4 and told == ["nobody answers"] * 3
 
 
 async def test_a_bootstrap_peer_with_nobody_to_ask_founds_and_one_with_contacts_does_not(tmp_path: Path) -> None:
