@@ -101,10 +101,15 @@ def of_census(experiment: Experiment, census: Census | None, now: float) -> Iter
         yield Problem(
             severity="warning",
             where=where,
-            what=f"{census.missing} peers report to this site, and the site's observer does not reach them in the overlay.",
+            what=f"{census.missing} {_verb(census.missing, 'peer reports', 'peers report')} to this site, and the site's "
+            "observer does not reach them in the overlay.",
             fix="They may just have left or be joining. If the number stays, they are cut off from the others: "
             "`hive-agent doctor` on such a machine names the fix.",
         )
+
+
+def _verb(count: int, one: str, many: str) -> str:
+    return one if count == 1 else many
 
 
 def _of_peers(where: str, found: Examination) -> Iterator[Problem]:
@@ -139,16 +144,16 @@ def _of_experts(where: str, found: Examination) -> Iterator[Problem]:
         yield Problem(
             severity="bad",
             where=where,
-            what=f"{found.vacant_count} of {found.experts} experts have no host: {names}",
+            what=f"{found.vacant_count} of {found.experts} experts {_verb(found.vacant_count, 'has', 'have')} no host: {names}",
             fix="Peers with room claim them within seconds. If they stay vacant, no peer has room: more hosts are needed, or "
-            "--max-ram of those that are here is too low.",
+            "--max-experts of those that are here is too low.",
         )
     hosted = found.experts - found.vacant_count
     if found.peers > 1 and 0 < found.single_count < hosted:  # where none has two, the experiment keeps no copies
         yield Problem(
             severity="warning",
             where=where,
-            what=f"{found.single_count} of {found.experts} experts are on one peer alone.",
+            what=f"{found.single_count} of {found.experts} experts {_verb(found.single_count, 'is', 'are')} on one peer alone.",
             fix="If it crashes, they fall back to an older state. Peers with room take copies by themselves; more hosts help.",
         )
     if found.peers > 1 and found.experts and found.heaviest_experts / found.experts > HEAVY_SHARE:
@@ -156,7 +161,7 @@ def _of_experts(where: str, found: Examination) -> Iterator[Problem]:
             severity="warning",
             where=where,
             what=f"Peer {found.heaviest_peer[:8]} hosts {found.heaviest_experts} of {found.experts} experts.",
-            fix="If it crashes, all of them fall back to their last snapshots at once. More hosts spread them.",
+            fix="If it crashes, all of them begin anew at once. More hosts spread them.",
         )
 
 

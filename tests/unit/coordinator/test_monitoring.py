@@ -146,7 +146,7 @@ def test_copies_and_heavy_hosts(experiment: Experiment) -> None:
         return whats(problems.of_experiment(experiment, Examination(**{**fine, **fields}), [answers], NOW))
 
     assert said(single_count=4, heaviest_experts=2) == "", "no copies anywhere: such an experiment keeps none"
-    assert said(single_count=1) == "1 of 4 experts are on one peer alone."
+    assert said(single_count=1) == "1 of 4 experts is on one peer alone."
     assert said(heaviest_experts=3) == "Peer aaaaaaaa hosts 3 of 4 experts."
     assert "2 of 3 reported connections are relayed" in said(direct=1, relayed=2)
 
