@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import email.utils
+import http.client
 import json
 import os
 import shutil
@@ -55,16 +56,21 @@ def clock(config: AgentConfig, now: Callable[[], float] = time.time) -> Finding:
                 date = response.headers.get("Date")
         except urllib.error.HTTPError as e:
             date = e.headers.get("Date")
+    except http.client.HTTPException as e:
+        return _no_clock(f"what answers at {config.described('coordinator')} does not speak HTTP ({type(e).__name__})")
     except OSError as e:
         reason = getattr(e, "reason", e)
-        reason = getattr(reason, "strerror", None) or reason
-        return Finding(
-            name="coordinator",
-            verdict="warn",
-            said=f"{config.described('coordinator')} does not answer ({reason}), so the clock could not be compared",
-            fix="check the address and the network. An agent that has joined once can join again without it, through --bootstrap",
-        )
+        return _no_clock(f"{config.described('coordinator')} does not answer ({getattr(reason, 'strerror', None) or reason})")
     return judge_clock(date, now())
+
+
+def _no_clock(why: str) -> Finding:
+    return Finding(
+        name="coordinator",
+        verdict="warn",
+        said=f"{why}, so the clock could not be compared",
+        fix="check the address and the network. An agent that has joined once can join again without it, through --bootstrap",
+    )
 
 
 def judge_clock(date: str | None, now: float) -> Finding:
