@@ -15,6 +15,7 @@ from coordinator.accounts.models import User
 from coordinator.admission.models import Membership
 from coordinator.experiments import actions, schema, views
 from coordinator.experiments.models import Experiment, ManifestRevision, Role
+from coordinator.experiments.presets import PRESETS
 
 from .conftest import SMALL, signed_in
 
@@ -58,6 +59,12 @@ def test_mine(alice_browser: Client, bees: Experiment, organizer: User, voluntee
     page = html(alice_browser.get("/organize/"))
     assert page.index(">Bees<") < page.index(">Later<") and "His" not in page
     assert "revision 1 of" in page and "Peers now" in page
+
+
+def test_mine_counts_what_a_model_learns_from(alice_browser: Client, organizer: User) -> None:
+    actions.set_status(actions.create(PRESETS["digits"], organizer), "open", organizer)
+    page = html(alice_browser.get("/organize/"))
+    assert "<dt>Images</dt>" in page and "<dt>Tokens</dt>" not in page
 
 
 def test_mine_when_there_is_nothing(alice_browser: Client) -> None:
