@@ -1,10 +1,11 @@
 """How our congestion control shares a link: with itself, and with the kernel's TCP CUBIC and TCP BBR.
 
-    ./hive bench sharing [--json] [--queues 60,300] [--against fast,cubic,bbr] [--loss 0] [--runs 1] [--seconds 20]
+    ./hive bench sharing [--json] [--queues 60,300] [--against fast,cubic,bbr] [--last] [--loss 0] [--runs 1] …
 
 Two bulk connections go the same way through one emulated link (tests/netlab: real kernels, real packets) of 100 Mbit/s and
-40 ms, each between two processes of its own, whose queue holds 60 (a fifth of bandwidth times delay) or 300 packets. Shares
-are of what both received together after `--warm` seconds; the queue is what a packet waited on the way, mean and worst second.
+40 ms, each between two processes of its own, whose queue holds 60 (a fifth of bandwidth times delay) or 300 packets. Ours begins
+first, or with `--last` some seconds after the other. Shares are of what both received together after `--warm` seconds; the queue
+is what a packet waited on the way, mean and worst second.
 Needs what tests/netlab/link.py says.
 """
 
@@ -15,6 +16,7 @@ import json
 import os
 import statistics
 import sys
+import time
 from typing import Any
 
 from tests.bench._end import KINDS
@@ -24,14 +26,19 @@ from tests.netlab.link import EmulatedLink, LinkSpec, NetlabUnavailable, as_root
 PACKET_BYTES = 1500
 START_S = 4.0
 """Both must have begun after this."""
+LEAD_S = 4.0
+"""How long the other has had the link when ours comes last."""
 
 
-def share(other: str, spec: LinkSpec, warm_s: float, seconds: float) -> dict[str, float]:
-    """Ours beside `other` through that link: figures of both. Raises BenchFailed."""
+def share(other: str, spec: LinkSpec, warm_s: float, seconds: float, *, last: bool) -> dict[str, float]:
+    """Ours beside `other` through that link, first or `last`: figures of both. Raises BenchFailed."""
+    lead_s = LEAD_S if last else 0.0
     with EmulatedLink(spec) as link:
-        pairs = [Pair(kind, START_S + warm_s + seconds, link) for kind in ("fast", other)]
+        pairs = [Pair(kind, START_S + lead_s + warm_s + seconds, link) for kind in ("fast", other)]
         try:
-            for pair in pairs:
+            for index, pair in enumerate(reversed(pairs) if last else pairs):
+                if index:
+                    time.sleep(lead_s)
                 pair.start()
             results = [pair.finish() for pair in pairs]
         finally:
@@ -63,6 +70,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rate-mbit", type=float, default=100.0)
     parser.add_argument("--rtt-ms", type=float, default=40.0)
     parser.add_argument("--loss", type=float, default=0.0, help="probability of random loss besides")
+    parser.add_argument("--last", action="store_true", help="the other has had the link for a while when ours begins")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--warm", type=float, default=8.0, help="seconds before it counts")
     parser.add_argument("--seconds", type=float, default=20.0)
@@ -88,8 +96,8 @@ def main() -> None:
                     spec = LinkSpec(
                         rtt_ms=args.rtt_ms, loss=args.loss, rate_mbit=args.rate_mbit, queue_bytes=queue * PACKET_BYTES, seed=run
                     )
-                    name = f"{other}, queue {queue}"
-                    figures = share(other, spec, args.warm, args.seconds)
+                    name = f"{other}{' before' if args.last else ''}, queue {queue}"
+                    figures = share(other, spec, args.warm, args.seconds, last=args.last)
                     cells.setdefault(name, []).append(figures)
                     if not args.json:
                         print(f"beside {name:16}", "  ".join(f"{k} {v:.2f}" for k, v in figures.items()), flush=True)
