@@ -103,6 +103,15 @@ def test_at_100_mbit_nobody_gets_less_than_a_quarter(queue: int, first: bool, ot
     assert sum(shares) > 0.9
 
 
+@pytest.mark.parametrize(("queue", "seed"), [(60, 8), (60, 15), (120, 4), (120, 7)])
+def test_a_newcomer_beside_bbr_gets_its_quarter(queue: int, seed: int) -> None:
+    """It comes when the queue is full already, and begins small: with each of these seeds it once got a twentieth."""
+    shared = SharedLink(Bottleneck(queue_bytes=queue * 1500), ["bbr-1", "ours"], seed=seed, gap_s=4)
+    shared.run(12)
+    shares = shared.run(16)
+    assert min(shares) / sum(shares) > 1 / 4
+
+
 def test_bbr_follows_a_path_that_changes() -> None:
     flows = Flows(Path(), "bbr")
     flows.run(4)

@@ -57,6 +57,8 @@ PEAK_DECAY = 0.99
 RESUME_S = 10.0
 """If a contest comes back so soon after it seemed over, it had only paused."""
 FULL_GROWTH, FULL_ROUNDS = 1.25, 3
+FULL_LOSS_PACKETS = 6
+"""Loss ends STARTUP too, but not so few packets in a round: a queue that others fill loses them of the first that we send."""
 UP_QUEUE_S, UP_LEAST, UP_SEEN = 0.010, 0.05, 0.5
 """Going up where there is no room leaves a queue of the surplus of a round trip, in which control waits. So we begin with no more
 than this many seconds' worth, or the second of what the path holds if that is more; half of it seen in the queue ends it. Once
@@ -274,7 +276,8 @@ class Bbr:
         in_flight = max(sample.in_flight + sample.acked_bytes + sample.lost_bytes, WINDOW_MIN_PACKETS * self._payload)
         ceiling = max(int(in_flight * LOSS_CUT), int(model.product * LOSS_CUT))
         if model.round <= self._started_round + 2:
-            if self._too_much_loss and self.phase is Phase.STARTUP:
+            many = self._too_much_loss and model.lost_bytes >= FULL_LOSS_PACKETS * self._payload
+            if many and self.phase is Phase.STARTUP:
                 self._high = ceiling
                 self._enter(Phase.DRAIN, now)
             return  # what comes a little later is still of our own making, as we did not know the path
@@ -283,6 +286,8 @@ class Bbr:
         if overflowed:
             window, until = self._resume
             before = max(min(in_flight, self.window), window if now < until else 0)
+            if self._contested[0] and self.phase is not Phase.YIELD:
+                before = max(before, self._peak)  # since that queue stands we have given way already
             answer = self._yielding.answer(self._curve if self.phase is Phase.YIELD else None, model, now)
             if answer is Answer.CUT:
                 self._curve = Curve(before, now, self._curve)

@@ -29,6 +29,10 @@ EARLY = 0.5
 SOON_ROUNDS = 12
 """With small windows the curve is back at once. Then an overflow counts, if for less, that comes so few rounds after the last
 cut (BBR version 1 probes every eighth round trip), or after a cut that has not let the queue get shorter."""
+DRAIN_ROUNDS = 2
+SUDDEN, SUDDEN_ROUNDS = 0.35, 24
+"""Windows that grow together fill a queue bit by bit: between two overflows it is half full on the mean, counted from where the
+cuts of all leave it. One that was emptier than this part, and overflows so few rounds after the last cut, was hit by a probe."""
 EARLY_SCORE, SOON_SCORE, LATE_SCORE = 3, 1, 1
 PRESS_SCORE = 5
 """With so many points nobody yields but us. An overflow that comes in good time takes LATE_SCORE off again."""
@@ -103,6 +107,7 @@ class Yielding:
         self._overflow_at = 0.0
         self._queue_low_s = float("inf")
         self._most_packets = 0.0
+        self._queues = [0.0, 0.0, 0.0]  # since the last cut: sum of the queues of rounds, how many, and that of the last round
 
     @property
     def lossy(self) -> bool:
@@ -112,6 +117,9 @@ class Yielding:
     def overflowed(self, model: PathModel, packet_bytes: int, now: float) -> bool:
         """Whether the round trip that has just ended saw a queue overflow. To be asked once about each."""
         self._queue_low_s = min(self._queue_low_s, model.queue_s)
+        if self._cut_round is not None and model.round > self._cut_round + DRAIN_ROUNDS:
+            total, rounds, last = self._queues
+            self._queues = [total + last, rounds + 1, model.queue_s] if rounds else [0.0, 1, model.queue_s]
         lost, total = model.lost_bytes, model.acked_bytes + model.lost_bytes
         queued = model.rtt_s > model.min_rtt + min(0.1 * model.min_rtt + 0.001, max(HALF_FULL * model.queue_full_s, QUEUE_SEEN_S))
         share = lost / total if total else 0.0
@@ -134,7 +142,7 @@ class Yielding:
             self._early = max(self._early, PRESS_SCORE)
         elif curve is not None and curve.is_early(now, model.rtt_s):
             self._early += EARLY_SCORE
-        elif self._cut_round is not None and (model.round < self._cut_round + SOON_ROUNDS or self._stood_full(model)):
+        elif self._soon(model):
             self._early += SOON_SCORE
         else:
             self._early = max(0, self._early - LATE_SCORE)
@@ -142,13 +150,13 @@ class Yielding:
             self._early_since = now
         if self._early >= PRESS_SCORE:
             if now < self._early_since + PRESS_AFTER_S:
-                self._cut_round = model.round
+                self._cut_round, self._queues = model.round, [0.0, 0.0, 0.0]
                 return Answer.HOLD
             self._press_s = min(2 * self._press_s, PRESS_S_MAX) if again else PRESS_S
             self._press_until = now + self._press_s
             self._early, self._most_packets = 0, 0.0
             return Answer.PRESS
-        self._cut_round = model.round
+        self._cut_round, self._queues = model.round, [0.0, 0.0, 0.0]
         self._queue_low_s = float("inf")
         return Answer.CUT
 
@@ -164,8 +172,21 @@ class Yielding:
         self._most_packets = max(self._most_packets, curve.packets_before)
         return curve.window(now, model.rtt_s) / PACKET_BYTES < GIVEN_UP * self._most_packets
 
+    def _soon(self, model: PathModel) -> bool:
+        """Whether the overflow comes sooner after the last cut than windows that grow would bring it about."""
+        if self._cut_round is None:
+            return False
+        rounds = model.round - self._cut_round
+        return rounds < SOON_ROUNDS or self._stood_full(model) or (rounds <= SUDDEN_ROUNDS and self._sudden(model))
+
     def _stood_full(self, model: PathModel) -> bool:
         return self._queue_low_s > STILL_FULL * model.queue_full_s
+
+    def _sudden(self, model: PathModel) -> bool:
+        """Whether the queue was short until the round in which it overflowed."""
+        total, rounds, _ = self._queues
+        left_s = max(0.0, CUT * model.queue_full_s - (1 - CUT) * model.min_rtt)
+        return rounds > 1 and total / (rounds - 1) < left_s + SUDDEN * (model.queue_full_s - left_s)
 
     def presses(self, now: float) -> bool:
         """Whether we have stopped to yield, and somebody still presses against us."""

@@ -136,3 +136,22 @@ def test_whoever_takes_more_than_half_does_not_yield():
     assert answers == [Answer.CUT] * 5
     yielding.overflowed(path, PACKET, now + 2)
     assert yielding.answer(curve, path, now + 2) is Answer.PRESS
+
+
+@pytest.mark.parametrize(("between_s", "rounds", "pressed"), [(0.003, 20, True), (0.02, 20, False), (0.003, 30, False)])
+def test_overflows_out_of_a_short_queue_are_probes(between_s: float, rounds: int, pressed: bool):
+    """Twenty rounds after the last cut, when a small window has come back: windows that grow together fill it bit by bit."""
+    yielding = Yielding()
+    curve = Curve(20 * PACKET, 0.0, None)
+    answers = []
+    for index in range(12):
+        for step in range(1, rounds + 1):
+            path = model(
+                lost=2 * (step == rounds), queue_s=0.03 if step == rounds else between_s, round_number=index * rounds + step
+            )
+            now = (index * rounds + step) * 0.05
+            overflowed = yielding.overflowed(path, PACKET, now)
+        assert overflowed
+        answers.append(yielding.answer(curve, path, now))
+        curve = Curve(20 * PACKET, now, None)
+    assert (Answer.PRESS in answers) is pressed
