@@ -1,9 +1,10 @@
 """How our congestion control shares a link with itself, with CUBIC and with BBR version 1, over queues, orders and seeds.
 
-    ./hive sim shared-link [--json] [--queues 60,83,167,300,667,1333] [--against ours,cubic,bbr-1] [--seeds 3] …
+    ./hive sim shared-link [--json] [--queues 60,83,120,…] [--against ours,cubic,bbr-1] [--seeds 3] …
 
-100 Mbit/s and 40 ms unless said otherwise; queues in packets of 1,500 bytes (333 are bandwidth times delay). The measured runs
-beside the kernel's own are `./hive bench sharing`. The exit code is 1 if somebody got less than `--least` of what arrived.
+100 Mbit/s and 40 ms unless said otherwise, the second begins `--gap` seconds after the first; queues in packets of 1,500 bytes
+(333 are bandwidth times delay). The measured runs beside the kernel's own are `./hive bench sharing`. The exit code is 1 if
+somebody got less than `--least` of what arrived.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ PACKET_BYTES = 1500
 def cell(args: argparse.Namespace, queue: int, kinds: list[str], seed: int) -> dict[str, float]:
     """One run: our share, what both got of the link, and the queue."""
     link = Bottleneck(rate=args.rate_mbit / 8 * 1e6, rtt_s=args.rtt_ms / 1e3, queue_bytes=queue * PACKET_BYTES, loss=args.loss)
-    shared = SharedLink(link, kinds, seed=seed)
-    shared.run(args.warm)
+    shared = SharedLink(link, kinds, seed=seed, gap_s=args.gap)
+    shared.run(args.gap + args.warm)
     sent = [(flow.sent, flow.lost) for flow in shared.flows]
     got = shared.run(args.seconds)
     ours = kinds.index("ours")
@@ -38,20 +39,21 @@ def cell(args: argparse.Namespace, queue: int, kinds: list[str], seed: int) -> d
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    parser.add_argument("--queues", default="60,83,167,300,667,1333", help="packets of 1,500 bytes that the queue holds")
+    parser.add_argument("--queues", default="60,83,120,167,300,667,1333", help="packets of 1,500 bytes that the queue holds")
     parser.add_argument("--against", default="ours,cubic,bbr-1")
     parser.add_argument("--rate-mbit", type=float, default=100.0)
     parser.add_argument("--rtt-ms", type=float, default=40.0)
     parser.add_argument("--loss", type=float, default=0.0, help="probability of random loss besides")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--gap", type=float, default=0.5, help="seconds between the first and the second")
     parser.add_argument("--warm", type=float, default=8.0, help="seconds before it counts")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--least", type=float, default=0.25, help="share that each must get")
     args = parser.parse_args()
     args.against = args.against.split(",")
     args.queues = [int(text) for text in args.queues.split(",")]
-    if not set(args.against) <= {"ours", "cubic", "bbr-1"} or args.seeds < 1 or min(args.warm, args.seconds) <= 0:
-        parser.error("--against takes ours, cubic, bbr-1; seeds, warm and seconds are positive")
+    if not set(args.against) <= {"ours", "cubic", "bbr-1"} or args.seeds < 1 or args.gap < 0 or min(args.warm, args.seconds) <= 0:
+        parser.error("--against takes ours, cubic, bbr-1; seeds, warm and seconds are positive, gap is not negative")
     return args
 
 
