@@ -33,6 +33,9 @@ DRAIN_ROUNDS = 2
 SUDDEN, SUDDEN_ROUNDS = 0.35, 24
 """Windows that grow together fill a queue bit by bit: between two overflows it is half full on the mean, counted from where the
 cuts of all leave it. One that was emptier than this part, and overflows so few rounds after the last cut, was hit by a probe."""
+STOOD, STOOD_ROUNDS, STOOD_QUEUE = 0.45, 6, 0.6
+"""Nor do the cuts of all leave so much of a queue, on the mean of so many rounds after the first two: only we cut then.
+Looked for on queues of more than this part of the round trip; on shorter ones bursts look alike."""
 EARLY_SCORE, SOON_SCORE, LATE_SCORE = 3, 1, 1
 PRESS_SCORE = 5
 """With so many points nobody yields but us. An overflow that comes in good time takes LATE_SCORE off again."""
@@ -107,7 +110,8 @@ class Yielding:
         self._overflow_at = 0.0
         self._queue_low_s = float("inf")
         self._most_packets = 0.0
-        self._queues = [0.0, 0.0, 0.0]  # since the last cut: sum of the queues of rounds, how many, and that of the last round
+        self._queues: list[float] = []
+        """Of each round since the last cut but the first two."""
 
     @property
     def lossy(self) -> bool:
@@ -118,8 +122,8 @@ class Yielding:
         """Whether the round trip that has just ended saw a queue overflow. To be asked once about each."""
         self._queue_low_s = min(self._queue_low_s, model.queue_s)
         if self._cut_round is not None and model.round > self._cut_round + DRAIN_ROUNDS:
-            total, rounds, last = self._queues
-            self._queues = [total + last, rounds + 1, model.queue_s] if rounds else [0.0, 1, model.queue_s]
+            self._queues.append(model.queue_s)
+            del self._queues[SUDDEN_ROUNDS:]
         lost, total = model.lost_bytes, model.acked_bytes + model.lost_bytes
         queued = model.rtt_s > model.min_rtt + min(0.1 * model.min_rtt + 0.001, max(HALF_FULL * model.queue_full_s, QUEUE_SEEN_S))
         share = lost / total if total else 0.0
@@ -150,13 +154,13 @@ class Yielding:
             self._early_since = now
         if self._early >= PRESS_SCORE:
             if now < self._early_since + PRESS_AFTER_S:
-                self._cut_round, self._queues = model.round, [0.0, 0.0, 0.0]
+                self._cut_round, self._queues = model.round, []
                 return Answer.HOLD
             self._press_s = min(2 * self._press_s, PRESS_S_MAX) if again else PRESS_S
             self._press_until = now + self._press_s
             self._early, self._most_packets = 0, 0.0
             return Answer.PRESS
-        self._cut_round, self._queues = model.round, [0.0, 0.0, 0.0]
+        self._cut_round, self._queues = model.round, []
         self._queue_low_s = float("inf")
         return Answer.CUT
 
@@ -176,17 +180,22 @@ class Yielding:
         """Whether the overflow comes sooner after the last cut than windows that grow would bring it about."""
         if self._cut_round is None:
             return False
-        rounds = model.round - self._cut_round
-        return rounds < SOON_ROUNDS or self._stood_full(model) or (rounds <= SUDDEN_ROUNDS and self._sudden(model))
+        rounds, queues = model.round - self._cut_round, self._queues
+        if rounds < SOON_ROUNDS or self._stood_full(model):
+            return True
+        if rounds <= SUDDEN_ROUNDS and len(queues) > 1 and self._mean(queues[:-1], model) < SUDDEN:
+            return True
+        long = model.queue_full_s > STOOD_QUEUE * model.min_rtt and len(queues) > STOOD_ROUNDS
+        return long and self._mean(queues[:STOOD_ROUNDS], model) > STOOD
 
     def _stood_full(self, model: PathModel) -> bool:
         return self._queue_low_s > STILL_FULL * model.queue_full_s
 
-    def _sudden(self, model: PathModel) -> bool:
-        """Whether the queue was short until the round in which it overflowed."""
-        total, rounds, _ = self._queues
+    @staticmethod
+    def _mean(queues: list[float], model: PathModel) -> float:
+        """Mean of the queues, from 0, where the cuts of all leave it, to 1, where it overflows."""
         left_s = max(0.0, CUT * model.queue_full_s - (1 - CUT) * model.min_rtt)
-        return rounds > 1 and total / (rounds - 1) < left_s + SUDDEN * (model.queue_full_s - left_s)
+        return (sum(queues) / len(queues) - left_s) / max(model.queue_full_s - left_s, 1e-9)
 
     def presses(self, now: float) -> bool:
         """Whether we have stopped to yield, and somebody still presses against us."""

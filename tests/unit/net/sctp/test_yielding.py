@@ -138,9 +138,12 @@ def test_whoever_takes_more_than_half_does_not_yield():
     assert yielding.answer(curve, path, now + 2) is Answer.PRESS
 
 
-@pytest.mark.parametrize(("between_s", "rounds", "pressed"), [(0.003, 20, True), (0.02, 20, False), (0.003, 30, False)])
-def test_overflows_out_of_a_short_queue_are_probes(between_s: float, rounds: int, pressed: bool):
-    """Twenty rounds after the last cut, when a small window has come back: windows that grow together fill it bit by bit."""
+@pytest.mark.parametrize(
+    ("between_s", "rounds", "pressed"), [(0.003, 20, True), (0.0175, 20, False), (0.003, 30, False), (0.02, 30, True)]
+)
+def test_overflows_out_of_a_short_queue_and_out_of_one_that_stands_are_others_doing(between_s: float, rounds: int, pressed: bool):
+    """Long after the last cut, when a small window has come back: windows that grow together fill a queue bit by bit, and cuts of
+    all would have left less of it."""
     yielding = Yielding()
     curve = Curve(20 * PACKET, 0.0, None)
     answers = []
