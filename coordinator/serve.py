@@ -199,10 +199,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     shown = "localhost" if host in {"0.0.0.0", "::", "127.0.0.1"} else host
     server = uvicorn.Server(config)
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # from here on it may be told to stop, though it has not begun to listen to that
+    for number in (signal.SIGINT, signal.SIGTERM):  # it may be told to stop before it listens to that itself
         signal.signal(number, server.handle_exit)
     print(f"The coordinator is at http://{shown}:{port}/ (state in {settings.STATE_DIR}). Ctrl-C stops it.", flush=True)
     try:
