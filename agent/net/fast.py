@@ -18,7 +18,7 @@ from typing import Literal
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from OpenSSL import SSL
 
-from agent.errors import LinkClosed, ProtocolViolation
+from agent.errors import LinkClosed, LocalError, ProtocolViolation
 from agent.net import aiortc_seam, dcep, openssl_seam
 from agent.net.alarm import Alarm
 from agent.net.dtls_io import DtlsClosed, DtlsRecords
@@ -34,6 +34,8 @@ TURN_BYTES_MAX = 1 << 18
 """Most bytes sent before other tasks of the loop get their turn."""
 WINDOW_GROWTH = 32
 """The receive window may grow to this many times what it starts with."""
+CHANNELS_MAX = 16
+"""Channels that a peer may open in band on one connection: the two lanes, whatever it counts as a channel, and some again."""
 _TIMER_SLACK_S = 0.0005
 
 
@@ -69,6 +71,7 @@ class FastPath:
         self._buffered = 0
         self._told_end = False
         self._fragmenting = False
+        self._channels = 0
 
     async def begin(self) -> None:
         """Start the association. `opened` or `ended` follows."""
@@ -190,10 +193,16 @@ class FastPath:
         """A peer that knows the channels only by DCEP opens them in band (RFC 8832)."""
         assert self._association is not None
         try:
-            if dcep.opens_reliable_channel(data) and not self._association.ended:
-                self._association.send(stream, dcep.CONTROL, memoryview(dcep.ACK))
+            if not dcep.opens_reliable_channel(data) or self._association.ended:
+                return
+            self._channels += 1
+            if self._channels > CHANNELS_MAX:
+                raise ProtocolViolation(f"more than {CHANNELS_MAX} channels were opened")
+            self._association.send(stream, dcep.CONTROL, memoryview(dcep.ACK))
         except ProtocolViolation as error:
             self._refuse(f"ProtocolViolation: {error}")
+        except (ValueError, LocalError) as error:  # a stream that it does not take itself; no room for one byte more
+            self._refuse(f"ProtocolViolation: a channel that cannot be answered: {error}")
 
     def _refuse(self, reason: str) -> None:
         """End the association from our side."""

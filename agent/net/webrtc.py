@@ -26,8 +26,8 @@ from agent.net.transport import Lane, Link, LinkKind, OnClosed, OnMessage, OnRoo
 
 logger = logging.getLogger(__name__)
 
-HELD_BYTES_MAX = 1 << 20
-"""What may arrive before `start`; more closes the link."""
+HELD_BYTES_MAX, HELD_MESSAGE_BYTES_MIN = 1 << 20, 512
+"""What may arrive before `start`, a message counting as at least so much; more closes the link."""
 PENDING_MAX = 256
 """Offers and answers that are not links yet; each holds a socket per address."""
 STOP_TIMEOUT_S = 3.0
@@ -215,8 +215,8 @@ class WebRtcLink:
         if self._closed is not None:
             return
         if self._callbacks is None or self._early:
-            self._early.append((lane, data))
-            self._early_bytes += len(data)
+            self._early.append((lane, memoryview(bytes(data))))  # not a view of a packet that may be much larger
+            self._early_bytes += max(len(data), HELD_MESSAGE_BYTES_MIN)
             if self._early_bytes > HELD_BYTES_MAX:
                 self.close("the other end sent too much before this end was ready")
             return

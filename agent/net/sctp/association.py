@@ -33,6 +33,9 @@ from agent.net.sctp.sender import Sender
 from agent.net.sctp.sent import SenderCounts, SenderStart
 from agent.net.sctp.shutdown import Shutdown
 
+REPLIES_MAX = 64
+"""Answers to the peer's control chunks that may wait for the socket; it repeats what was not answered."""
+
 
 class Association:
     """See the module. `now` is monotonic seconds, the same clock throughout."""
@@ -286,15 +289,15 @@ class Association:
 
     def _control(self, chunk: Init | Other, now: float) -> None:
         if isinstance(chunk, Init):
-            self._queue += self._handshake.init(chunk, now)
+            self._reply(self._handshake.init(chunk, now))
             return
         match chunk.type:
             case ChunkType.COOKIE_ECHO:
-                self._queue += self._handshake.cookie_echo(chunk.body)
+                self._reply(self._handshake.cookie_echo(chunk.body))
             case ChunkType.COOKIE_ACK:
                 self._handshake.cookie_ack()
             case ChunkType.HEARTBEAT:
-                self._queue.append(self._framer.packet(chunk_bytes(ChunkType.HEARTBEAT_ACK, chunk.body)))
+                self._reply(self._framed([chunk_bytes(ChunkType.HEARTBEAT_ACK, chunk.body)]))
             case ChunkType.HEARTBEAT_ACK:
                 size = self._heartbeat.answered(chunk.body, now)
                 if size and self._sender is not None and self._mtu.arrived(size, now):
@@ -305,7 +308,7 @@ class Association:
                 if self._resets is not None and self._receiver is not None:
                     self._reset(self._resets.request(chunk.body, self._receiver))
             case ChunkType.SHUTDOWN | ChunkType.SHUTDOWN_ACK | ChunkType.SHUTDOWN_COMPLETE:
-                self._queue += self._framed(self._shutdown.received(chunk.type, now))
+                self._reply(self._framed(self._shutdown.received(chunk.type, now)))
                 if self._shutdown.complete:
                     self._end(None)
             case ChunkType.FORWARD_TSN | ChunkType.I_FORWARD_TSN:
@@ -319,9 +322,12 @@ class Association:
 
     def _reset(self, outcome: tuple[list[bytes], list[int]]) -> None:
         replies, streams = outcome
-        self._queue += self._framed(replies)
+        self._reply(self._framed(replies))
         if streams:
             self._events.append(StreamsReset(streams))
+
+    def _reply(self, packets: list[bytes]) -> None:
+        self._queue += packets[: max(0, REPLIES_MAX - len(self._queue))]
 
     def _framed(self, chunks: list[bytes]) -> list[bytes]:
         return [self._framer.packet(chunk) for chunk in chunks]
@@ -331,7 +337,7 @@ class Association:
         if self._handshake.step is not Step.OPEN or peer is None:
             return
         self._outbound = Outbound(interleave=peer.interleave, priorities=config.priorities)
-        reassembler = Reassembler(message_bytes_max=config.message_bytes_max, interleave=peer.interleave)
+        reassembler = Reassembler(message_bytes_max=config.message_bytes_max, interleave=peer.interleave, streams=config.streams)
         self._receiver = Receiver(
             peer.tsn, reassembler, window_bytes=config.window_bytes, window_bytes_max=config.window_bytes_max
         )

@@ -31,7 +31,7 @@ class SctpConfig:
     window_bytes: int = 1 << 20
     """Receive window to begin with."""
     window_bytes_max: int = 32 << 20
-    """Receive window that auto-tuning may reach; also bounds what a peer can make us hold, at twice this."""
+    """Receive window that auto-tuning may reach; also bounds the memory that a peer can make us use, at twice this."""
     streams: int = 1024
     """Streams each way."""
     priorities: Mapping[int, int] = field(default_factory=lambda: {0: 0})

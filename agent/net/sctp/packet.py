@@ -94,7 +94,7 @@ class Data(msgspec.Struct, gc=False):
     """Fragment sequence number of I-DATA; -1 for DATA."""
     protocol: int
     """Payload protocol identifier; 0 in every I-DATA fragment but the first."""
-    payload: memoryview
+    payload: bytes | memoryview
 
 
 class Sack(msgspec.Struct, gc=False):

@@ -2,6 +2,9 @@
 
 The beginning without a hole is a list of payloads. What lies behind a hole is kept in *strays*, each a run of consecutive
 fragments, sorted by number: a run of any length costs one look-up, and is moved once when the hole before it closes.
+
+A peer chooses how its messages are cut. What it makes us keep is therefore counted as the memory that it takes, not as the
+payload: a fragment of one byte, a hole and a message begun are objects of ours.
 """
 
 from __future__ import annotations
@@ -11,6 +14,11 @@ from bisect import bisect_right
 import msgspec
 
 from agent.errors import ProtocolViolation
+
+FRAGMENT_BYTES_MIN = 512
+"""A fragment counts as at least so much: full ones as their payload, one of a byte as several times what it takes."""
+STRAY_BYTES, MESSAGE_BYTES = 384, 768
+"""What a run behind a hole, and a message, count for beside their fragments."""
 
 
 class Stray(msgspec.Struct, gc=False):
@@ -26,7 +34,7 @@ class Stray(msgspec.Struct, gc=False):
 class Partial:
     """Give it every fragment once, in runs; `take` says when the message is whole."""
 
-    __slots__ = ("_firsts", "_strays", "next", "payloads", "protocol", "size")
+    __slots__ = ("_count", "_firsts", "_strays", "next", "payloads", "protocol", "size")
 
     def __init__(self) -> None:
         self.payloads: list[bytes | memoryview] = []
@@ -36,14 +44,21 @@ class Partial:
         self.protocol = 0
         self.size = 0
         """Bytes taken so far; the owner counts them."""
+        self._count = 0
         self._firsts: list[int] = []
         self._strays: list[Stray] = []
+
+    @property
+    def held_bytes(self) -> int:
+        """What this message counts for until it is whole."""
+        return max(self.size, FRAGMENT_BYTES_MIN * self._count) + STRAY_BYTES * len(self._firsts) + MESSAGE_BYTES
 
     def take(self, number: int, payloads: list[bytes | memoryview], *, ends: bool) -> bool:
         """Take consecutive fragments from `number` on; True once the message is whole. The list is ours from now on.
 
         Raises ProtocolViolation if one of them has come before, or lies beyond the end.
         """
+        self._count += len(payloads)
         if number != self.next:
             self._keep(number, payloads, ends=ends)
             return False

@@ -13,7 +13,9 @@ import msgspec
 from agent.errors import ProtocolViolation
 from agent.net.sctp.express import Run
 from agent.net.sctp.packet import FLAG_BEGIN, FLAG_END, FLAG_UNORDERED, Data
-from agent.net.sctp.partial import Partial
+from agent.net.sctp.partial import FRAGMENT_BYTES_MIN, MESSAGE_BYTES, STRAY_BYTES, Partial
+
+_WHOLE = FLAG_BEGIN | FLAG_END
 
 
 class Message(msgspec.Struct, gc=False):
@@ -31,18 +33,26 @@ class _Beginning:
 
     def __init__(self, first: Data) -> None:
         self.first = first
-        self.parts: list[memoryview] = []
+        self.parts: list[bytes | memoryview] = []
         self.size = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """What it counts for until it is whole."""
+        return max(self.size, FRAGMENT_BYTES_MIN * len(self.parts)) + MESSAGE_BYTES
 
 
 class Reassembler:
     """Takes each fragment exactly once, in any order, and gives out messages.
 
-    The caller removes duplicates and bounds what is held: `held_bytes` counts all payload taken and not yet given out.
+    The caller removes duplicates and bounds what is held: `held_bytes` counts what was taken and not yet given out, as the
+    memory that it takes (`partial.py`). What is kept is never a view of its packet, which may be much larger. A peer may use
+    `streams` streams.
     """
 
-    def __init__(self, *, message_bytes_max: int, interleave: bool) -> None:
+    def __init__(self, *, message_bytes_max: int, interleave: bool, streams: int) -> None:
         self.held_bytes = 0
+        self._streams = streams
         self._message_bytes_max = message_bytes_max
         self._interleave = interleave
         self._sequence_mask = 0xFFFFFFFF if interleave else 0xFFFF
@@ -55,24 +65,28 @@ class Reassembler:
     def add(self, chunk: Data, tsn: int) -> list[Message]:
         """Take a fragment whose unwrapped TSN is `tsn`; return the messages that are now whole and due, in order.
 
-        Raises ProtocolViolation if a message is larger than the limit or its fragments contradict each other.
+        Raises ProtocolViolation if a message is larger than the limit, its fragments contradict each other, or the peer may
+        not use its stream.
         """
         if (chunk.fragment >= 0) != self._interleave:
             raise ProtocolViolation("sctp: DATA and I-DATA mixed")
         if self._interleave:
-            size = len(chunk.payload)
+            payload = chunk.payload if chunk.flags & _WHOLE == _WHOLE else bytes(chunk.payload)
             return self.extend(
-                Run(tsn, chunk.flags, chunk.stream, chunk.message, chunk.fragment, chunk.protocol, [chunk.payload], size)
+                Run(tsn, chunk.flags, chunk.stream, chunk.message, chunk.fragment, chunk.protocol, [payload], len(payload))
             )
-        self.held_bytes += len(chunk.payload)
+        self._check_stream(chunk.stream)
+        if chunk.flags & _WHOLE == _WHOLE:
+            return self._deliver(chunk, memoryview(chunk.payload))
+        chunk.payload = bytes(chunk.payload)
         if chunk.flags & FLAG_BEGIN:
-            if chunk.flags & FLAG_END:
-                return self._deliver(chunk, chunk.payload)
             return self._follow(_Beginning(chunk), chunk, tsn)
         beginning = self._beginnings.pop(tsn, None)
         if beginning is None:
             self._strays[tsn] = chunk
+            self.held_bytes += _stray_bytes(chunk)
             return []
+        self.held_bytes -= beginning.held_bytes
         return self._follow(beginning, chunk, tsn)
 
     def extend(self, run: Run) -> list[Message]:
@@ -80,7 +94,7 @@ class Reassembler:
         begins, ends = run.flags & FLAG_BEGIN, bool(run.flags & FLAG_END)
         if not begins and not run.fragment:
             raise ProtocolViolation("sctp: a first fragment that does not say so")
-        self.held_bytes += run.bytes
+        self._check_stream(run.stream)
         key = run.stream, run.flags & FLAG_UNORDERED, run.message
         partial = self._partials.get(key)
         if partial is None:
@@ -89,12 +103,15 @@ class Reassembler:
             if not key[1]:
                 self._check_new(run.stream, run.message)
             partial = self._partials[key] = Partial()
+        else:
+            self.held_bytes -= partial.held_bytes
         if begins:
             partial.protocol = run.protocol
         partial.size += run.bytes
         if partial.size > self._message_bytes_max:
             raise ProtocolViolation(f"sctp: message over {self._message_bytes_max} bytes")
         if not partial.take(run.fragment, run.payloads, ends=ends):
+            self.held_bytes += partial.held_bytes
             return []
         del self._partials[key]
         run.protocol = partial.protocol
@@ -120,7 +137,9 @@ class Reassembler:
             stray = self._strays.pop(tsn, None) if self._strays else None
             if stray is None:
                 self._beginnings[tsn] = beginning
+                self.held_bytes += beginning.held_bytes
                 return []
+            self.held_bytes -= _stray_bytes(stray)
             chunk = stray
 
     def _deliver(self, part: Data | Run, data: memoryview) -> list[Message]:
@@ -128,28 +147,43 @@ class Reassembler:
         stream, number = part.stream, part.message
         message = Message(stream, part.protocol, data)
         if part.flags & FLAG_UNORDERED:
-            self.held_bytes -= len(data)
             return [message]
         due = self._next.get(stream, 0)
         if number != due:
             self._check_new(stream, number)
+            message.data = _owned(data)
             self._finished[stream, number] = message
+            self.held_bytes += len(data) + MESSAGE_BYTES
             return []
         messages = []
         following: Message | None = message
         while following is not None:
             messages.append(following)
-            self.held_bytes -= len(following.data)
             due = (due + 1) & self._sequence_mask
             following = self._finished.pop((stream, due), None) if self._finished else None
+            if following is not None:
+                self.held_bytes -= len(following.data) + MESSAGE_BYTES
         self._next[stream] = due
         return messages
+
+    def _check_stream(self, stream: int) -> None:
+        if stream >= self._streams:
+            raise ProtocolViolation(f"sctp: stream {stream} of {self._streams}")
 
     def _check_new(self, stream: int, number: int) -> None:
         """Raise ProtocolViolation if that ordered message is whole already."""
         passed = (number - self._next.get(stream, 0)) & self._sequence_mask > self._sequence_mask >> 1
         if passed or (stream, number) in self._finished:
             raise ProtocolViolation("sctp: a message number came twice")
+
+
+def _owned(data: memoryview) -> memoryview:
+    whole = isinstance(data.obj, bytes) and len(data.obj) == len(data)
+    return data if whole else memoryview(bytes(data))
+
+
+def _stray_bytes(chunk: Data) -> int:
+    return max(len(chunk.payload), FRAGMENT_BYTES_MIN) + STRAY_BYTES
 
 
 def _joined(payloads: list[bytes | memoryview]) -> memoryview:

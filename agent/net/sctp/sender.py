@@ -24,7 +24,7 @@ from agent.net.sctp.outbound import Outbound, Part
 from agent.net.sctp.pacing import Pacer
 from agent.net.sctp.packet import DATA_HEADER_BYTES, IDATA_HEADER_BYTES, MASK_32, Framer, Sack
 from agent.net.sctp.rtt import LOSSES_MAX, LOSSES_UNTIL_DOUBT, TIMEOUTS_MAX, TIMEOUTS_UNTIL_DOUBT, RttEstimator
-from agent.net.sctp.sent import ACKED, IN_FLIGHT, LOST, SenderCounts, SenderStart, Sent
+from agent.net.sctp.sent import ACKED, IN_FLIGHT, KEPT_BYTES_MAX, LOST, SenderCounts, SenderStart, Sent
 
 REORDER_PACKETS = 3
 BURST_PACKETS = 128
@@ -111,9 +111,9 @@ class Sender:
         limit = min(self.congestion.window, room - min(URGENT_BYTES_MAX, room >> 3))
         allowed, late = self._pacer.budget(now, self._payload_max)
         self._app_limited = self._app_limited or late  # what is measured now is not the path's doing
-        before = self.in_flight
-        packets = self.copies.due(now)
-        budget = allowed - self._send_urgent(now, room, packets)
+        before, packets = self.in_flight, self.copies.due(now)
+        may_keep = (len(self._sent) - self._head) * self._payload_max < KEPT_BYTES_MAX
+        budget = allowed - (self._send_urgent(now, room, packets) if may_keep else 0)
         while self._lost and len(packets) < BURST_PACKETS:
             sent = self._lost[0]
             if not sent.urgent and (self.in_flight >= limit or budget <= 0):
@@ -123,7 +123,7 @@ class Sender:
                 self._repeat(sent, now)
                 packets.append(sent.packet)
                 budget -= sent.size
-        if not self._lost:
+        if may_keep and not self._lost:
             budget = self._send_new(now, limit, budget, packets)
         self._window_limited = self._window_limited or self.in_flight + self._payload_max > self.congestion.window
         self._pacer.waiting = budget <= 0 and self.in_flight < limit and bool(self._lost or self._outbound)

@@ -8,6 +8,9 @@ import msgspec
 
 IN_FLIGHT, LOST, ACKED = 0, 1, 2
 """States of a chunk. LOST ones wait to be sent again."""
+KEPT_BYTES_MAX = 64 << 20
+"""Chunks, counted as full ones, that may be kept since the peer has not acknowledged all before them: it may take gap
+acknowledgements back (RFC 9260 section 6.2.1). At that limit nothing new is sent. Four times the largest congestion window."""
 
 
 class Sent(msgspec.Struct, gc=False):

@@ -6,11 +6,12 @@ import asyncio
 import logging
 import os
 import struct
+from dataclasses import replace
 
 import pytest
 
 from agent.net import aiortc_seam, dcep
-from agent.net.fast import FastPath
+from agent.net.fast import CHANNELS_MAX, FastPath
 from agent.net.ice import IceConfig
 from agent.net.sctp.config import PACKET_BYTES_BASE
 from agent.net.sctp.events import StreamsReset
@@ -120,6 +121,23 @@ async def test_a_peer_may_open_the_channels_in_band() -> None:
     a.link.send(Lane.BULK, b"after it")
     await b.count(1)
     assert bytes(b.messages[0][1]) == b"after it"
+    await x.close()
+    await y.close()
+
+
+@pytest.mark.parametrize("streams", [1024, 2])
+async def test_channels_opened_in_band_without_end_or_without_a_way_back_end_the_link(streams: int) -> None:
+    x, y, a, b = await opened("fast", "fast")
+    sender, receiver = path(a).association, path(b).association
+    assert sender is not None and receiver is not None and receiver.peer is not None
+    receiver._handshake.peer = replace(receiver.peer, streams=streams)
+    for number in range(CHANNELS_MAX + 1 if streams > 2 else 1):
+        sender.send(2 + number, dcep.CONTROL, memoryview(struct.pack("!BBHLHH", 3, 0, 0, 0, 0, 0)))
+        assert number >= CHANNELS_MAX or not b.closed
+    a.link.send(Lane.CONTROL, b"push it out")
+    await asyncio.gather(a.ended.wait(), b.ended.wait())
+    assert b.closed[0].startswith("ProtocolViolation")
+    assert ("16 channels" if streams > 2 else "no stream 2") in b.closed[0]
     await x.close()
     await y.close()
 

@@ -122,6 +122,21 @@ async def test_what_comes_before_start_is_bounded(pair: Pair, monkeypatch: pytes
     assert "too much" in end.closed[0]
 
 
+async def test_small_messages_before_start_count_as_the_memory_that_they_take(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webrtc, "HELD_BYTES_MAX", 10 * webrtc.HELD_MESSAGE_BYTES_MIN)
+    offered = await pair[0].offer()
+    answered = await pair[1].answer(offered.description)
+    link, late = await asyncio.gather(offered.accept(answered.description, 10), answered.open(10))
+    early = End(link)
+    for _ in range(11):
+        early.link.send(Lane.CONTROL, b"x")
+    async with asyncio.timeout(5):
+        await early.ended.wait()
+    late.close("done")
+
+
 async def test_control_overtakes_bulk_that_waits(pair: Pair) -> None:
     a, b = await open_pair(*pair)
     for _ in range(40):

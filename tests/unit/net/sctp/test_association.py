@@ -7,6 +7,7 @@ import random
 import pytest
 
 from agent.errors import LinkClosed, LocalError, ProtocolViolation
+from agent.net.sctp import sender
 from agent.net.sctp.config import PACKET_BYTES_BASE, SctpConfig
 from agent.net.sctp.events import Ended, Opened, StreamsReset
 from agent.net.sctp.packet import ChunkType, ParameterType, chunk_bytes, parameters_bytes
@@ -267,6 +268,28 @@ def test_acknowledged_packets_are_not_kept():
     assert sender._sent == []
     assert len(sender._transmissions) == 0
     assert link.ends[1].association._receiver.reassembler.held_bytes == 0
+
+
+def test_a_peer_that_never_acknowledges_the_first_packet_does_not_make_us_keep_all_that_follow(monkeypatch):
+    """It may take gap acknowledgements back (RFC 9260 section 6.2.1), so nothing behind a hole can be let go."""
+    monkeypatch.setattr(sender, "KEPT_BYTES_MAX", 200_000)
+    link = opened(1, Weather(), SMALL)
+    end, other = (link.ends[side].association for side in (0, 1))
+    receive = other.receive
+    first = end._sender._next_tsn
+    monkeypatch.setattr(other, "receive", lambda packet, now: receive(packet, now) if tsn_of(packet) != first else None)
+    monkeypatch.setattr(other, "_express", False)
+    kept, sent = 0, 0
+    while end.is_open and sent < 5_000_000:
+        link.send(0, 1, bytes(50_000))
+        sent += 50_000
+        link.run(0.03)
+        kept = max(kept, sum(len(chunk.packet) for chunk in end._sender._sent))
+    assert 150_000 < kept < 220_000
+
+
+def tsn_of(packet: bytes) -> int:
+    return int.from_bytes(packet[16:20], "big") if packet[12] == ChunkType.I_DATA else -1
 
 
 def exchange_one(link: VirtualLink) -> None:

@@ -30,7 +30,7 @@ def fragments(messages: list[tuple[int, bytes]], *, interleave: bool, size: int 
 
 
 def reassembler(*, interleave: bool = False, message_bytes_max: int = 1000) -> Reassembler:
-    return Reassembler(message_bytes_max=message_bytes_max, interleave=interleave)
+    return Reassembler(message_bytes_max=message_bytes_max, interleave=interleave, streams=8)
 
 
 @given(
@@ -130,6 +130,28 @@ def test_fragments_that_contradict_each_other(chunks: list[tuple[int, int]]) -> 
     with pytest.raises(ProtocolViolation):
         for tsn, (number, flags) in enumerate(chunks):
             reassembly.add(Data(tsn, flags, 1, 0, number, 53, memoryview(b"x")), tsn)
+
+
+@pytest.mark.parametrize("interleave", [True, False])
+def test_no_more_streams_than_were_agreed(interleave: bool) -> None:
+    for stream, fits in ((7, True), (8, False)):
+        whole = Data(1, BEGIN | END, stream, 0, 0 if interleave else -1, 53, memoryview(b"a"))
+        if fits:
+            assert len(reassembler(interleave=interleave).add(whole, 1)) == 1
+        else:
+            with pytest.raises(ProtocolViolation, match="stream 8 of 8"):
+                reassembler(interleave=interleave).add(whole, 1)
+
+
+def test_what_is_kept_is_no_view_of_its_packet() -> None:
+    """A packet may be 16 KiB, and the fragment in it one byte."""
+    for interleave in (True, False):
+        reassembly, packet = reassembler(interleave=interleave), bytearray(16_384)
+        for tsn, flags, message, fragment in ((2, BEGIN | END, 1, 0), (4, BEGIN, 2, 0), (9, 0, 3, 4)):
+            chunk = Data(tsn, flags, 1, message, fragment if interleave else -1, 53, memoryview(packet)[:1])
+            assert reassembly.add(chunk, tsn) == []
+        del chunk
+        packet.clear()  # raises BufferError while there is a view of it
 
 
 def test_after_a_reset_numbers_start_again() -> None:

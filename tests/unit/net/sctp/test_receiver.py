@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agent.errors import ProtocolViolation
 from agent.net.sctp.packet import Data
+from agent.net.sctp.partial import FRAGMENT_BYTES_MIN, MESSAGE_BYTES, STRAY_BYTES
 from agent.net.sctp.reassembly import Reassembler
 from agent.net.sctp.receiver import INTERVALS_MAX, SACK_DUPLICATES_MAX, SACK_GAPS_MAX, Receiver
 
@@ -17,7 +18,7 @@ MASK = 0xFFFFFFFF
 
 
 def receiver(initial_tsn: int = 1, *, window: int = 1 << 20, window_max: int = 4 << 20) -> Receiver:
-    reassembler = Reassembler(message_bytes_max=1 << 20, interleave=False)
+    reassembler = Reassembler(message_bytes_max=1 << 20, interleave=False, streams=2)
     return Receiver(initial_tsn, reassembler, window_bytes=window, window_bytes_max=window_max)
 
 
@@ -29,6 +30,11 @@ def whole(tsn: int, size: int = 1) -> Data:
 def middle(tsn: int, size: int = 1) -> Data:
     """A fragment that completes nothing."""
     return Data(tsn & MASK, 0, 1, 0, -1, 53, memoryview(bytes(size)))
+
+
+def begin(tsn: int, size: int = 1) -> Data:
+    """The first fragment of a message."""
+    return Data(tsn & MASK, 2, 1, 0, -1, 53, memoryview(bytes(size)))
 
 
 @given(
@@ -69,12 +75,12 @@ def test_holes_are_bounded() -> None:
 
 
 def test_out_of_order_data_beyond_the_window_is_dropped_and_in_order_data_is_not() -> None:
-    r = receiver(window=1000, window_max=4000)
+    r = receiver(window=2000, window_max=4000)
     r.data(middle(3, 900))
-    assert r.window == 100
-    r.data(middle(5, 101))
+    assert r.window == 1100 - STRAY_BYTES
+    r.data(middle(5, r.window + 1))
     assert r.packets_dropped == 1
-    r.data(middle(1, 500))
+    r.data(begin(1, 500))
     assert r.packets_dropped == 1
     assert r.window == 0
     assert r.sack().window == 0
@@ -84,8 +90,24 @@ def test_twice_the_largest_window_is_a_violation() -> None:
     r = receiver(window=1000, window_max=1000)
     with pytest.raises(ProtocolViolation):
         for tsn in range(1, 10):
-            r.data(middle(tsn, 500))
-    assert r.reassembler.held_bytes <= 2 * 1000 + 500
+            r.data(middle(tsn, 600))
+    assert r.reassembler.held_bytes <= 2 * 1000 + 600 + STRAY_BYTES
+
+
+def test_small_fragments_fill_the_window_as_the_memory_that_they_take() -> None:
+    r = receiver(window=64_000, window_max=64_000)
+    for number in range(1000):
+        r.data(middle(2 + number))
+    held = 64_000 // (FRAGMENT_BYTES_MIN + STRAY_BYTES) + 1
+    assert (r.packets_dropped, r.window) == (1000 - held, 0)
+
+
+def test_full_fragments_fill_the_window_as_their_payload() -> None:
+    r = receiver(window=64_000, window_max=64_000)
+    r.data(begin(1, 1000))
+    for tsn in range(2, 61):
+        r.data(middle(tsn, 1000))
+    assert r.window == 4000 - MESSAGE_BYTES
 
 
 def test_the_window_grows_with_use_and_stops_at_its_limit() -> None:
