@@ -25,6 +25,7 @@ from agent.net.dtls_io import DtlsClosed, DtlsRecords
 from agent.net.sctp.association import Association
 from agent.net.sctp.config import PACKET_BYTES_BASE, PACKET_BYTES_MAX, SctpConfig
 from agent.net.sctp.events import Ended, Event, Opened, StreamsReset
+from agent.net.sctp.reassembly import Message
 from agent.net.stock import DataPath, PathEvents, StockPath
 from agent.net.transport import Lane
 
@@ -72,6 +73,7 @@ class FastPath:
         self._told_end = False
         self._fragmenting = False
         self._channels = 0
+        self._arrived = 0
 
     async def begin(self) -> None:
         """Start the association. `opened` or `ended` follows."""
@@ -136,6 +138,7 @@ class FastPath:
             self._ended("the other end closed the connection")
             return
         if association is not None:
+            self._arrived += len(packets)
             association.receive_all(packets, self._loop.time())
 
     def _late_packet(self, packet: bytes) -> None:
@@ -158,9 +161,15 @@ class FastPath:
         leftover = self._records.leftover()
         if leftover is not None:
             self._socket.send(leftover)
+        calls = 0
         for event in association.events():
+            calls += isinstance(event, Message) and event.stream == Lane.CONTROL
             self._happened(event)
-        self._transmit()
+        if calls and calls >= self._arrived:
+            self._transmit_soon()  # small calls and nothing else: who answers at once has the acknowledgement ride along
+        else:
+            self._transmit()
+        self._arrived = 0
         self._tell_room(association)
         self._set_timer()
 

@@ -3,6 +3,7 @@
     python -m tests.bench.calls --data-path fast --megabytes 64 --in-flight 4
 
 The callee sends the body back, and bytes count both ways. Prints one JSON object. CPU is the caller's; the callee's is alike.
+`small` is of calls of a few bytes, so many at a time, nothing else under way; datagrams are the caller's, both ends send alike.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from statistics import median, quantiles
 from agent.identity import Identity, PeerId
 from agent.net.ice import IceConfig
 from agent.net.network import Network, NetworkConfig, Reply, Request
+from agent.net.udp_batch import Address, Flight, UdpBatch
 from agent.net.webrtc import WebRtcConfig, WebRtcTransport
 from agent.wire.config import WireConfig
 
 CALLER, CALLEE = (Identity.from_seed(bytes([i]) * 32) for i in (1, 2))
 CALL_BYTES = 1 << 20
+SMALL_AT_A_TIME = (1, 4, 32)
 TIMEOUT_S = 120.0
 
 
@@ -67,6 +70,39 @@ async def timed(end: Network) -> float:
     return 1e3 * (time.perf_counter() - began)
 
 
+class Datagrams:
+    """Counts what this process sends in batches."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        send = UdpBatch.send
+
+        def counted(batch: UdpBatch, flight: Flight, address: Address) -> None:
+            self.sent += -(-len(flight.data) // flight.segment)
+            send(batch, flight, address)
+
+        UdpBatch.send = counted  # type: ignore[method-assign]
+
+
+async def small_calls(end: Network, datagrams: Datagrams, at_a_time: int, seconds: float) -> dict[str, float]:
+    """Rate, and what one call costs."""
+    times: list[float] = []
+    before, began, cpu = datagrams.sent, time.perf_counter(), time.process_time()
+
+    async def worker() -> None:
+        while time.perf_counter() < began + seconds:
+            times.append(await timed(end))
+
+    await asyncio.gather(*(worker() for _ in range(at_a_time)))
+    count, cpu = len(times), time.process_time() - cpu
+    return {
+        "calls_per_s": round(count / (time.perf_counter() - began)),
+        "cpu_us_per_call": round(1e6 * cpu / count),
+        "datagrams_per_call": round((datagrams.sent - before) / count, 2),
+        "p50_ms": round(median(times), 2),
+    }
+
+
 async def caller(pipe: Connection, options: argparse.Namespace) -> dict[str, object]:
     """Measure. Times in milliseconds."""
     end = network(CALLER, options)
@@ -75,6 +111,8 @@ async def caller(pipe: Connection, options: argparse.Namespace) -> dict[str, obj
     await end.dial(CALLEE.peer_id, PipeSignaler(pipe), timeout_s=TIMEOUT_S)
     dial_ms = 1e3 * (time.perf_counter() - began)
     idle = [await timed(end) for _ in range(200)]
+    datagrams = Datagrams()
+    small = {str(width): await small_calls(end, datagrams, width, options.small_seconds) for width in SMALL_AT_A_TIME}
     body = os.urandom(CALL_BYTES)
     left = options.megabytes << 20
     during: list[float] = []
@@ -98,6 +136,7 @@ async def caller(pipe: Connection, options: argparse.Namespace) -> dict[str, obj
         "data_path": options.data_path,
         "dial_ms": round(dial_ms, 1),
         "small_call_idle_ms": round(median(idle), 2),
+        "small": small,
         "small_call_during_bulk_ms": [round(median(during), 1), round(quantiles(during, n=100)[-1], 1)],
         "megabytes_per_s": round(moved / seconds, 1),
         "cpu_ms_per_megabyte": round(1e3 * cpu / moved, 1),
@@ -114,6 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-path", choices=("stock", "fast"), default="stock")
     parser.add_argument("--megabytes", type=int, default=32, help="each way (default %(default)s)")
+    parser.add_argument("--small-seconds", type=float, default=2.0, help="for each number at a time (default %(default)s)")
     parser.add_argument("--in-flight", type=int, default=4, help="calls at a time (default %(default)s)")
     parser.add_argument("--fragment-bytes", type=int, default=WireConfig().fragment_bytes)
     parser.add_argument("--room-bytes", type=int, default=NetworkConfig().bulk_room_bytes)

@@ -23,7 +23,19 @@ from agent.net.sctp.express import leading_run
 from agent.net.sctp.handshake import Handshake, Peer, Step
 from agent.net.sctp.heartbeat import Heartbeat
 from agent.net.sctp.outbound import Outbound
-from agent.net.sctp.packet import Chunk, ChunkType, Data, Framer, Init, Other, Sack, chunk_bytes, parse, sack_bytes
+from agent.net.sctp.packet import (
+    COMMON_HEADER_BYTES,
+    Chunk,
+    ChunkType,
+    Data,
+    Framer,
+    Init,
+    Other,
+    Sack,
+    chunk_bytes,
+    parse,
+    sack_bytes,
+)
 from agent.net.sctp.pathmtu import PathMtu
 from agent.net.sctp.reassembly import Reassembler
 from agent.net.sctp.receiver import Receiver
@@ -216,18 +228,25 @@ class Association:
         receiver, sender = self._receiver, self._sender
         if sender is None or receiver is None or self._ended:
             return packets
-        if receiver.ack_due:
-            receiver.tune(now, self.rtt.smoothed_s)
-            sack = receiver.sack()
-            if sack.gaps:
-                sender.copies.path_loses(now)
-            packets.append(self._framer.packet(sack_bytes(sack)))
+        chunk = self._sack(receiver, sender, now) if receiver.ack_due else b""
+        fresh = [] if self._shutdown.quiet else sender.transmit(now)
+        if chunk and len(fresh) == 1 and len(fresh[0]) + len(chunk) <= self._mtu.packet_bytes:
+            fresh[0] = self._framer.packet(chunk + fresh[0][COMMON_HEADER_BYTES:])  # bundled, RFC 9260 section 6.10
+        elif chunk:
+            packets.append(self._framer.packet(chunk))
+        packets += fresh
         if not self._shutdown.quiet:
-            packets += sender.transmit(now)
             self._doubt_large_packets(sender, now)
         if self._shutdown.begun:
             packets += self._framed(self._shutdown.proceed(sender.idle, receiver.cumulative, now))
         return packets
+
+    def _sack(self, receiver: Receiver, sender: Sender, now: float) -> bytes:
+        receiver.tune(now, self.rtt.smoothed_s)
+        sack = receiver.sack()
+        if sack.gaps:
+            sender.copies.path_loses(now)
+        return sack_bytes(sack)
 
     def tick(self, now: float) -> None:
         """Do what is due; `transmit` afterwards."""

@@ -17,8 +17,11 @@ from agent.net.sctp.config import PACKET_BYTES_BASE
 from agent.net.sctp.events import StreamsReset
 from agent.net.stock import StockPath
 from agent.net.transport import Lane
+from agent.net.udp_batch import Flight
 from agent.net.webrtc import WebRtcConfig, WebRtcLink, WebRtcTransport
 from tests.unit.net.ends import End, open_pair
+
+CALLS = 50
 
 
 async def opened(one: str, other: str) -> tuple[WebRtcTransport, WebRtcTransport, End, End]:
@@ -151,6 +154,38 @@ async def test_what_is_not_ours_ends_the_link(stream: int, protocol: int, data: 
     a.link.send(Lane.CONTROL, b"push it out")
     await asyncio.gather(a.ended.wait(), b.ended.wait())
     assert b.closed[0].startswith("ProtocolViolation")
+    await x.close()
+    await y.close()
+
+
+async def test_a_small_call_is_one_datagram_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer takes the acknowledgement of the question along, and the next question that of the answer."""
+    x, y, a, b = await opened("fast", "fast")
+    await exchange(a, b)
+    sent: list[Flight] = []
+    for end in (a, b):
+        send = path(end)._socket.send
+        monkeypatch.setattr(path(end)._socket, "send", lambda flight, send=send: (sent.append(flight), send(flight)))
+    before, loop = len(a.messages), asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def answer(lane: Lane, data: memoryview) -> None:
+        loop.call_soon(b.link.send, Lane.CONTROL, b"answer")  # as a handler does, in its own task
+
+    def ask_again(lane: Lane, data: memoryview) -> None:
+        a.messages.append((lane, data))
+        if len(a.messages) < before + CALLS:
+            loop.call_soon(a.link.send, Lane.CONTROL, b"question")
+        else:
+            done.set()
+
+    for end, take in ((a, ask_again), (b, answer)):
+        assert isinstance(end.link, WebRtcLink) and end.link._callbacks is not None
+        end.link._callbacks = (take, *end.link._callbacks[1:])
+    a.link.send(Lane.CONTROL, b"question")
+    async with asyncio.timeout(10):
+        await done.wait()
+    assert 2 * CALLS <= len(sent) < 2.2 * CALLS
     await x.close()
     await y.close()
 

@@ -292,6 +292,23 @@ def tsn_of(packet: bytes) -> int:
     return int.from_bytes(packet[16:20], "big") if packet[12] == ChunkType.I_DATA else -1
 
 
+def test_an_acknowledgement_rides_with_a_single_reply_and_with_nothing_larger():
+    for replies, size, packets in ((0, 0, 1), (1, 500, 1), (1, 1100, 1), (1, 1150, 2), (3, 500, 4)):
+        link = opened(1, Weather(), SMALL)
+        link.run(1)
+        asked, answering = (link.ends[side].association for side in (0, 1))
+        asked.send(0, 53, memoryview(b"?"))
+        answering.receive_all(asked.transmit(link.now), link.now)
+        for _ in range(replies):
+            answering.send(0, 53, memoryview(bytes(size)))
+        sent = answering.transmit(link.now)
+        assert len(sent) == packets
+        assert all(len(packet) <= PACKET_BYTES_BASE for packet in sent)
+        asked.receive_all(sent, link.now)
+        assert asked.buffered() == 0
+        assert [len(message.data) for message in asked.events()] == [size] * replies
+
+
 def exchange_one(link: VirtualLink) -> None:
     assert link.run(5, lambda: bool(link.ends[1].messages))
 
