@@ -48,6 +48,7 @@ class DhtConfig:
     dial_timeout_s: float = 30.0  # when a Connect that was never reported is given up
     dial_backoff_s: float = 1.0  # after a failed dial; doubles with each
     dial_backoff_max_s: float = 60.0
+    sibling_retry_s: float = 8.0  # after a failed dial of a peer that belongs among the siblings it is tried again; doubles
     # Requests
     hop_limit: int = 24
     ack_delay_s: float = 0.25  # a request whose answer has not come back by then is acknowledged
@@ -91,6 +92,8 @@ class DhtConfig:
     refresh_first_s: float = 4.0  # between two rounds over all buckets, at first and after a part lost its last connection
     refresh_period_s: float = 120.0  # the interval doubles up to this
     reunion_period_s: float = 120.0  # between two looks whether somebody who should be in the overlay is
+    reunion_min_s: float = 15.0  # the same for whoever has few connections: there are few others to look
+    reunion_links: int = 40  # connections from which on the period is the full one
     reunion_quiet_s: float = 60.0  # after coming over from another part, how long others' news of it are not needed
     suspect_s: float = 2.0  # how long a peer that missed an acknowledgement is passed over, and between two pings
     silent_max: int = 8  # misses in a row after which its connection is closed

@@ -74,8 +74,11 @@ class Reunion:
     # -- finding out -------------------------------------------------------------------------------------------------
 
     def _probe_later(self) -> None:
-        core = self._core
-        core.at(core.now + core.config.reunion_period_s * (0.5 + core.rng.random()), self._probe)
+        """In a large overlay many look, and the first to find out is enough."""
+        core, config = self._core, self._core.config
+        share = len(core.table.connected) / config.reunion_links
+        period_s = min(max(share * config.reunion_period_s, config.reunion_min_s), config.reunion_period_s)
+        core.at(core.now + period_s * (0.5 + core.rng.random()), self._probe)
 
     def _probe(self, _: object) -> None:
         """Is a random entrance in our overlay?"""

@@ -80,6 +80,7 @@ class Upkeep:
     def connect_failed(self, peer: PeerId) -> None:
         if self._dial_ended(peer):
             self._fail(peer)
+            self._retry_later(peer)
             self._dial_siblings()
             self._maybe_settled()
 
@@ -236,6 +237,17 @@ class Upkeep:
         for position, contact in enumerate(wanted):
             if contact.peer not in self._dials and (position >= first or not self._dial(contact)):
                 self._dialing = True
+
+    def _retry_later(self, peer: PeerId) -> None:
+        """A dial failed. If that peer belongs among our siblings, do not leave it to the next search, long in coming."""
+        core = self._core
+        count, until = self._failures[peer]
+        if (core.space.contact(peer).key ^ core.me.key) < core.table.reach() and peer in core.table.known:
+            delay_s = core.config.sibling_retry_s * 2 ** (count - 1) * (0.75 + 0.5 * core.rng.random())
+            core.at(max(until, core.now + delay_s), self._retry)
+
+    def _retry(self, _: object) -> None:
+        self._dial_siblings()
 
     def _is_far_from(self, wanted: list[Contact]) -> bool:
         """True if nobody we are connected to is as near as these. Then the closest come first, and lead to the others: each

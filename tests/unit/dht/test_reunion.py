@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent.dht import events
+from agent.dht.config import DhtConfig
 from agent.dht.messages import Bridge
 from tests.unit.dht.peers import at
 from tests.unit.dht.world import Played
@@ -81,3 +82,22 @@ def test_whoever_is_dialed_through_a_liar_and_does_not_answer_is_no_bridge() -> 
     me.handle(events.ConnectFailed(at(ELSEWHERE).peer))
     me.passes(10)
     assert not me.take(Bridge) and me.node._reunion.crossed == 0
+
+
+def test_who_has_few_connections_looks_sooner_since_few_others_look() -> None:
+    config = DhtConfig(siblings=4, replicas=3, read_paths=1, write_paths=1, read_confirmations=1, write_confirmations=1)
+    for links, at_least, at_most in ((1, 7.5, 22.5), (10, 15, 45), (40, 60, 180), (60, 60, 180)):
+        me = Played(0, *range(1, 1 + links), config=config)
+        me.handle(events.Entrances([at(ELSEWHERE).peer]))
+        me.passes(200)  # what was set before there were connections is over
+        for _ in range(3):
+            me.effects.clear()
+            began = me.now
+            while not contacts(me):
+                me.passes(0.5)
+            me.handle(events.ConnectFailed(at(ELSEWHERE).peer))
+            assert me.now - began <= at_most + 0.5
+        if links == 40:
+            me.effects.clear()
+            me.passes(at_least - 1)
+            assert not contacts(me)
