@@ -12,13 +12,13 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from agent.manifest import GPTModel
 from coordinator.accounts.models import User
 from coordinator.experiments.models import Experiment
 from coordinator.leaderboard import plausible, queries, teams
 from coordinator.leaderboard.forms import TeamForm
 from coordinator.leaderboard.models import KINDS, Team, Window
 from coordinator.leaderboard.teams import TeamRefused
+from coordinator.leaderboard.units import together, units, units_of
 from coordinator.telemetry.models import Session
 
 PAGE_ROWS = 50
@@ -38,7 +38,7 @@ def leaderboard(request: HttpRequest, name: str | None = None) -> HttpResponse:
     now = time.time()
     experiments = list(Experiment.objects.listed()[:EXPERIMENTS_LISTED_MAX])
     experiment = _experiment(name) if name is not None else None
-    units = experiment.manifest.model.units if experiment else GPTModel.units
+    words = together(units(experiments).values()) if experiment is None else experiment.manifest.model.units
     window = _choice(request, "window", [w.value for w in Window], Window.DAY.value)
     by = _choice(request, "by", KINDS, "tokens")
     page = _page(request)
@@ -54,8 +54,8 @@ def leaderboard(request: HttpRequest, name: str | None = None) -> HttpResponse:
         "window": window,
         "windows": {w.value: words for w, words in WINDOW_WORDS.items()},
         "by": by,
-        "kinds": {**KIND_WORDS, "tokens": f"{units.capitalize()} trained"},
-        "units": units,
+        "kinds": {**KIND_WORDS, "tokens": f"{words.capitalize()} trained"},
+        "units": words,
         "board": board,
         "totals": queries.totals(board, by),
         "standings": standings[:PAGE_ROWS],
@@ -97,13 +97,18 @@ def peer(request: HttpRequest, text: str) -> HttpResponse:
     found = queries.peer(text, experiments, now) if _PEER.fullmatch(text) else None
     if found is None:
         raise Http404("No peer with this id has reported here.")
+    sessions = queries.sessions(text, experiments, limit=SESSIONS_SHOWN)
+    records = queries.contributions(experiments, peer=text, limit=RECORDS_SHOWN)
     context = {
         "now": now,
         "peer": found,
         "is_mine": text in queries.peers_of(request.user),
-        "sessions": queries.sessions(text, experiments, limit=SESSIONS_SHOWN),
-        "records": queries.contributions(experiments, peer=text, limit=RECORDS_SHOWN),
+        "sessions": sessions,
+        "records": records,
         "kinds": KIND_WORDS,
+        "units": units_of(
+            {t.experiment for t in found.totals} | {s.experiment for s in sessions} | {r.experiment for r in records}
+        ),
     }
     return render(request, "leaderboard/peer.html", context)
 
@@ -134,10 +139,14 @@ def teams_page(request: HttpRequest) -> HttpResponse:
 def team(request: HttpRequest, slug: str) -> HttpResponse:
     """One team and how it stands."""
     found = _team(slug)
+    standings = queries.standings_of_team(found)
+    by_name = units({s["board"].experiment.name: s["board"].experiment for s in standings if s["board"].experiment}.values())
     context = {
         "team": found,
         "members": queries.members(found),
-        "standings": queries.standings_of_team(found),
+        "standings": standings,
+        "units": by_name,
+        "all_units": together(by_name.values()),
         "windows": {w.value: words for w, words in WINDOW_WORDS.items()},
         "mine": teams.team_of(request.user),
     }

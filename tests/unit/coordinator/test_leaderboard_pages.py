@@ -85,7 +85,23 @@ def test_a_board_counts_what_its_model_learns_from(client: Client, bob: Agent, n
     score(now)
     html = get(client, "/leaderboard/in/digits/")
     assert "Images trained" in html and ">Images</a>" in html and "Tokens" not in html
-    assert "Tokens trained" in get(client, "/leaderboard/")
+    assert "Images trained" in get(client, "/leaderboard/")
+
+
+def test_what_is_of_several_experiments_names_the_units_of_each(
+    client: Client, experiment: Experiment, volunteer: User, bob: Agent, now: float
+) -> None:
+    bees = teams.create(volunteer, "Bees")
+    Machine.objects.update_or_create(peer=bob.peer, defaults={"user": volunteer})
+    work(experiment, bob, now, tokens=7000)
+    work(publish(DIGITS).experiment, bob, now, tokens=5)
+    score(now)
+    board = get(client, "/leaderboard/")
+    assert "Images and tokens trained" in board and ">Images and tokens</a>" in board
+    peer = get(client, f"/peers/{bob.peer}/")
+    assert "7.00 k tokens</td>" in peer and "5 images</td>" in peer and "Images trained</td>" in peer and ">Tokens<" not in peer
+    team = get(client, f"/teams/{bees.slug}/")
+    assert "7.00 k tokens" in team and "5 images" in team and "7.00 k images and tokens" in team
 
 
 def test_who_is_pinned_stays_so_in_other_windows(client: Client, experiment: Experiment) -> None:
