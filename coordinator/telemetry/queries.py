@@ -12,7 +12,7 @@ from django.db.models import F, Q, QuerySet
 
 from coordinator.experiments.models import Experiment
 from coordinator.telemetry import experts as expert_rows
-from coordinator.telemetry import membership, shapes, summaries
+from coordinator.telemetry import membership, rollups, shapes, summaries
 from coordinator.telemetry.models import Event, HostedExpert, Point, Resolution, Session
 
 PEERS_MAX = 200
@@ -143,22 +143,27 @@ def series(
     rows = Point.objects.filter(experiment=experiment, resolution=chosen, at__gte=since)
     if until is not None:
         rows = rows.filter(at__lt=until)
+    complete_until = rollups.complete_until()[chosen]
     points = list(rows.order_by("-at").values_list(*_COLUMNS)[:POINTS_MAX])[::-1]
     began = points[0][0] if points else since
-    return _series(chosen, points, membership.outages(max(since, began), now) if points else [])
+    outages = membership.outages(max(since, began), now) if points else []
+    return _series(chosen, points, complete_until, outages)
 
 
 def changed_series(experiment: Experiment, since: float) -> list[shapes.Series]:
     """Per resolution, the points that were written after `since`."""
     rows = Point.objects.filter(experiment=experiment, updated_at__gt=since).order_by("resolution", "at")
+    until = rollups.complete_until()  # before the points: what they lack is said to be lacking
     by_resolution = itertools.groupby(rows.values_list("resolution", *_COLUMNS)[:POINTS_MAX], lambda row: row[0])
-    return [_series(Resolution(r), [row[1:] for row in points], []) for r, points in by_resolution]
+    return [_series(Resolution(r), [row[1:] for row in points], until[Resolution(r)], []) for r, points in by_resolution]
 
 
 _COLUMNS = "at", "loss_sum", "loss_batches", "validation_sum", "validation_count", "tokens", "peers"
 
 
-def _series(resolution: Resolution, points: Sequence[tuple[Any, ...]], outages: list[tuple[float, float]]) -> shapes.Series:
+def _series(
+    resolution: Resolution, points: Sequence[tuple[Any, ...]], complete_until: float, outages: list[tuple[float, float]]
+) -> shapes.Series:
     """Of rows of _COLUMNS."""
     return shapes.Series(
         resolution=resolution,
@@ -167,6 +172,7 @@ def _series(resolution: Resolution, points: Sequence[tuple[Any, ...]], outages: 
         loss_validation=[row[3] / row[4] if row[4] else None for row in points],
         tokens=[row[5] for row in points],
         peers=[row[6] for row in points],
+        complete_until=min(complete_until, points[-1][0] + resolution) if points else 0.0,
         outages=[list(pair) for pair in outages],
     )
 

@@ -17,6 +17,8 @@ from coordinator.telemetry.store import EVENT_KEPT_S, RAW_KEPT_S
 
 OVERLAP_S = 5.0
 """Looked at again in every round: a transaction may commit a little after the time that it carries."""
+LATE_S = 1.5
+"""Reports come every second or so, and some time after the second that they are of."""
 BUCKETS_MAX = 500
 """Buckets that are recomputed by one statement."""
 ROWS_DELETED_MAX = 20_000
@@ -51,7 +53,7 @@ def roll_up_seconds(now: float) -> int:
 
 def roll_up(source: Resolution, target: Resolution, now: float) -> int:
     """Points of `source` that changed since the last round → points of the coarser `target`."""
-    cursor = _cursor(f"{source}-{target}")
+    cursor = _cursor(_step(source, target))
     changed = Point.objects.filter(resolution=source, updated_at__gte=cursor.position - OVERLAP_S)
     buckets = {(e, at // target * target) for e, at in changed.values_list("experiment_id", "at")}
     written = 0
@@ -71,6 +73,17 @@ def roll_up(source: Resolution, target: Resolution, now: float) -> int:
         written += _write(points)
     _advance(cursor, now)
     return written
+
+
+def complete_until() -> dict[Resolution, float]:
+    """Per resolution, the time up to which points are complete but for what arrives late: a point that ends after it goes on
+    growing. It is as far as the roll-ups have come, less LATE_S."""
+    reached = dict(RollUpCursor.objects.values_list("name", "position"))
+    second = reached.get("seconds", 0.0)
+    minute = min(second, reached.get(_step(Resolution.SECOND, Resolution.MINUTE), 0.0))
+    hour = min(minute, reached.get(_step(Resolution.MINUTE, Resolution.HOUR), 0.0))
+    until = {Resolution.SECOND: second, Resolution.MINUTE: minute, Resolution.HOUR: hour}
+    return {resolution: max(0.0, at - LATE_S) for resolution, at in until.items()}
 
 
 def retain(now: float) -> int:
@@ -124,6 +137,10 @@ def _by_experiment(pairs: Any) -> Iterator[tuple[int, list[int]]]:
     for experiment, ats in buckets.items():
         for i in range(0, len(ats), BUCKETS_MAX):
             yield experiment, ats[i : i + BUCKETS_MAX]
+
+
+def _step(source: Resolution, target: Resolution) -> str:
+    return f"{source}-{target}"
 
 
 def _cursor(name: str) -> RollUpCursor:

@@ -100,6 +100,9 @@ class Series(Schema):
     tokens: list[int]
     """Trained within the point."""
     peers: list[int]
+    complete_until: float
+    """A point that ends later (`at + resolution`) is still growing: its second, minute or hour is not over, or not all reported.
+    No later than the end of the last point."""
     outages: list[Annotated[list[float], Field(min_length=2, max_length=2)]]
     """When no coordinator was up: from, to."""
 

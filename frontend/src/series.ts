@@ -8,7 +8,7 @@ const GAP_POINTS = 15;
 /** A silence longer than this many points (at least 15 s) is drawn as a gap. */
 
 export function empty(resolution: number): Series {
-  return { resolution, at: [], loss: [], loss_validation: [], tokens: [], peers: [], outages: [] };
+  return { resolution, at: [], loss: [], loss_validation: [], tokens: [], peers: [], complete_until: 0, outages: [] };
 }
 
 /** `base` with the points of `news` added or replaced; both sorted by time, and of one resolution. */
@@ -28,6 +28,7 @@ export function merge(base: Series, news: Series): Series {
     loss_validation: base.loss_validation.slice(0, from),
     tokens: base.tokens.slice(0, from),
     peers: base.peers.slice(0, from),
+    complete_until: Math.max(base.complete_until, news.complete_until),
     outages: base.outages,
   };
   for (const [at, [source, i]] of tail) {
@@ -45,6 +46,7 @@ export function withGaps(series: Series): Series {
   const silence = Math.max(GAP_POINTS, GAP_POINTS * series.resolution);
   const out = empty(series.resolution);
   out.outages = series.outages;
+  out.complete_until = series.complete_until;
   series.at.forEach((at, i) => {
     const former = series.at[i - 1];
     if (former !== undefined && at - former > silence) {
@@ -61,6 +63,11 @@ export function withGaps(series: Series): Series {
     out.peers.push(series.peers[i] ?? 0);
   });
   return out;
+}
+
+/** What was trained in each point; NaN in those that are still growing: half a second drawn as a whole one would be a dip. */
+export function finished(series: Series): number[] {
+  return series.tokens.map((n, i) => ((series.at[i] as number) + series.resolution > series.complete_until ? Number.NaN : n));
 }
 
 /** Exponential moving average, unbiased at its start; `weight` 0 (none) to just under 1. Unknown values stay unknown. */

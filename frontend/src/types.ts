@@ -57,6 +57,8 @@ export interface Series {
   loss_validation: (number | null)[];
   tokens: number[];
   peers: number[];
+  /** A point that ends later is still growing. */
+  complete_until: number;
   outages: [number, number][];
 }
 

@@ -3,7 +3,7 @@ import { describe as describeExpert, state } from "../src/experts";
 import * as format from "../src/format";
 import { grouped, sentence } from "../src/log";
 import { COLOURS, GLYPHS, Palette } from "../src/palette";
-import { empty, merge, rate, smooth, spread, withGaps } from "../src/series";
+import { empty, finished, merge, rate, smooth, spread, withGaps } from "../src/series";
 import { RADIUS, type Spot, degrees, path, spots } from "../src/ring";
 import type { Connection, Expert, HiveEvent, Series } from "../src/types";
 
@@ -56,6 +56,14 @@ describe("series", () => {
   it("averages a rate over a window, and begins anew after a gap", () => {
     expect(rate([10, 20, 30], 1, 2)).toEqual([10, 15, 25]);
     expect(rate([60, Number.NaN, 120], 60, 5)).toEqual([1, null, 2]);
+  });
+  it("leaves out of a rate what is still growing", () => {
+    const seconds = { ...series([1, 2, 3]), complete_until: 3.4 };
+    expect(finished(seconds)).toEqual([10, 10, Number.NaN]);
+    expect(rate(finished(seconds), 1, 5)).toEqual([10, 10, null]);
+    const merged = merge(seconds, { ...series([3, 4]), complete_until: 4.2 });
+    expect(finished(merged)).toEqual([10, 10, 10, Number.NaN]);
+    expect(finished({ ...series([60]), resolution: 60, complete_until: 119 })).toEqual([Number.NaN]);
   });
   it("spreads rows and includes the last", () => {
     expect(spread(3, 5)).toEqual([0, 1, 2]);

@@ -2,7 +2,7 @@
 
 import type uPlot from "uplot";
 import * as format from "../format";
-import { rate, smooth, withGaps } from "../series";
+import { finished, rate, smooth, withGaps } from "../series";
 import type { Series } from "../types";
 import { nats, units, unitsFirst } from "../words";
 import type { Colours } from "./chart-marks";
@@ -60,7 +60,7 @@ const throughput: Metric = {
     const s = withGaps(series);
     // within one second some peers report twice and some not at all
     const peers = s.peers.map((n, i) => (Number.isNaN(n) ? null : Math.max(...s.peers.slice(Math.max(0, i - 2), i + 1).filter((m) => !Number.isNaN(m)))));
-    return [s.at, rate(s.tokens, s.resolution, s.resolution === 1 ? RATE_WINDOW : 1), peers];
+    return [s.at, rate(finished(s), s.resolution, s.resolution === 1 ? RATE_WINDOW : 1), peers];
   },
   series: (c) => [
     { label: `${units()}/s`, stroke: c.sea, fill: c.seaFill, width: 1.5, points: { show: false } },
@@ -76,7 +76,10 @@ const throughput: Metric = {
     return `${perSecond === null ? format.UNKNOWN : format.compact(perSecond)} ${units()}/s · ${peers ?? format.UNKNOWN} peers`;
   },
   label: (s) => `${unitsFirst()} per second and number of peers over time, ${s.at.length} points; ${s.peers.at(-1) ?? 0} peers at the end.`,
-  cells: (s, i) => [format.exact(Math.round((s.tokens[i] ?? 0) / s.resolution)), String(s.peers[i] ?? 0)],
+  cells(s, i) {
+    const trained = finished(s)[i] ?? Number.NaN;
+    return [Number.isNaN(trained) ? format.UNKNOWN : format.exact(Math.round(trained / s.resolution)), String(s.peers[i] ?? 0)];
+  },
 };
 
 export const METRICS: Record<string, Metric> = { loss, rate: throughput };

@@ -6,6 +6,8 @@ import type { Series } from "../types";
 
 const EARLY_MAX = 60;
 /** Points of ticks that came while the series was loading; the answer may be older than they are. */
+const SETTLED_S = 90;
+/** So long after its end a point is complete, although no tick has said so: nothing came any more. */
 
 /** The series that all charts of the page draw: loaded once, and kept up to date. While the reader looks closer, a finer part of it. */
 class Store extends EventTarget {
@@ -66,9 +68,20 @@ class Store extends EventTarget {
     const all = feed().tick?.series ?? [];
     if (this.loading) this.early = [...this.early, ...all].slice(-EARLY_MAX);
     const news = all.find((s) => s.resolution === this.main?.resolution);
-    if (!this.main || !news) return;
+    if (!this.main) return;
+    if (!news) return this.settle();
     this.main = merge(this.main, news);
     if (this.main.at.length > POINTS_MAX) void this.load();
+    if (!this.zoom) this.dispatchEvent(new Event("change"));
+  }
+
+  /** Nothing new came: the last point may be over all the same. */
+  private settle(): void {
+    const { main } = this;
+    const last = main?.at.at(-1);
+    const until = (feed().tick?.at ?? 0) - SETTLED_S;
+    if (!main || last === undefined || main.complete_until >= last + main.resolution || until < last + main.resolution) return;
+    this.main = { ...main, complete_until: until };
     if (!this.zoom) this.dispatchEvent(new Event("change"));
   }
 }

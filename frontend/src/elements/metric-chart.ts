@@ -132,7 +132,7 @@ class MetricChart extends HTMLElement {
   private readout(u: uPlot): void {
     const place = this.querySelector("[data-readout]");
     if (!place) return;
-    const i = u.cursor.idx ?? (this.data[0]?.length ?? 0) - 1;
+    const i = u.cursor.idx ?? Array.from(this.data[1] ?? []).findLastIndex((known) => known !== null);
     const at = this.data[0]?.[i];
     setText(place, at === undefined ? "" : `${format.clock(at)} · ${this.metric.read(this.data, i)}`);
   }

@@ -116,7 +116,7 @@ QUERIES_MAX = {
     "/nope": 1,
     "/api/v1/experiments": 2,
     "/api/v1/experiments/gpt-crowd": 8,
-    "/api/v1/experiments/gpt-crowd/series": 7,
+    "/api/v1/experiments/gpt-crowd/series": 8,
     "/api/v1/experiments/gpt-crowd/peers": 2,
     "/api/v1/experiments/gpt-crowd/experts": 5,
     "/api/v1/experiments/gpt-crowd/events": 2,

@@ -38,6 +38,22 @@ def test_a_second_holds_what_all_peers_reported_in_it(experiment: Experiment, bo
     assert (series.at, series.loss, series.loss_validation, series.tokens, series.peers) == ([int(HOUR)], [2.5], [5.0], [40], [2])
 
 
+def test_points_that_still_grow_are_told_from_complete_ones(experiment: Experiment, bob: Agent) -> None:
+    submit(experiment, bob, *(report(i, HOUR + i, tokens=i) for i in range(1, 63)), at=HOUR + 62.4)
+    rollups.roll_up_seconds(HOUR + 62.5)
+    second, minute = Resolution.SECOND, Resolution.MINUTE
+    assert queries.series(experiment, HOUR + 63, resolution=second).complete_until == HOUR + 62.5 - rollups.LATE_S
+    assert queries.series(experiment, HOUR + 63, resolution=minute).complete_until == 0, "nothing there yet"
+    rollups.roll_up(second, minute, HOUR + 62.6)
+    (first, running), until = (s := queries.series(experiment, HOUR + 63, resolution=minute)).at, s.complete_until
+    assert first + minute < until < running + minute
+    rounds(HOUR + 200)
+    assert queries.series(experiment, HOUR + 200, resolution=second).complete_until == HOUR + 63, "the end of the last"
+    assert queries.series(experiment, HOUR + 200, resolution=minute).complete_until == HOUR + 120
+    news = queries.changed_series(experiment, HOUR)
+    assert {s.resolution: s.complete_until - HOUR for s in news} == {1: 63, 60: 120, 3600: 200 - rollups.LATE_S}
+
+
 def test_coarser_points_are_sums_of_finer_ones(experiment: Experiment, bob: Agent) -> None:
     rng = random.Random(7)
     items = [
