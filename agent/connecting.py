@@ -20,7 +20,7 @@ from agent.net.bootstrap import BootstrapServer, BootstrapSignaler
 from agent.net.coordinator import Coordinator
 from agent.net.coordinator_socket import Badge, Patience
 from agent.net.ice import IceConfig
-from agent.net.leftovers import Delivery, Leftovers
+from agent.net.leftovers import Delivery, Leftovers, Spool
 from agent.net.network import Network, NetworkConfig
 from agent.net.overlay import Overlay
 from agent.net.rendezvous import Rendezvous
@@ -147,7 +147,8 @@ def _report(
     leftovers = Leftovers(who.config.experiment_dir / "unsent")
     sink, delivery = socket_of(badge.session), Delivery(leftovers, socket_of)
     stack.callback(lambda: leftovers.keep(badge.session, sink.unsent()))  # after `close` has tried
-    for part in (sink, delivery):
+    spool = Spool(leftovers, badge.session, sink.outline)
+    for part in (sink, delivery, spool):
         part.start()
         stack.push_async_callback(part.close)
     telemetry.attach(sink)

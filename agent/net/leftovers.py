@@ -1,4 +1,4 @@
-"""Telemetry that an agent could not deliver before it ended: kept in files, and sent by its next run.
+"""Telemetry that an agent could not deliver before it ended, however it ended: kept in files, and sent by its next run.
 
 One file a run, `<session>.jsonl`, an item a line. They go out under their own session, so the coordinator counts nothing twice.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ SESSIONS_MAX = 8
 """Runs whose leftovers are kept; of more, the oldest are lost."""
 FILE_BYTES_MAX = BufferConfig().bytes_max + BufferConfig().items_max
 """A full buffer and its line ends. A larger file is not ours."""
+SPOOL_S = 30.0
+"""A crash loses about so much of what could not be delivered before."""
 _SESSION = re.compile(r"[0-9a-f]{16}")
 _Item = msgspec.json.Decoder(Item)
 
@@ -37,18 +40,26 @@ class Leftovers:
         """Keep what a run could not deliver; nothing to keep leaves no file."""
         if not items:
             return
+        if self.write(session, items):
+            logger.info("%d telemetry items were not delivered; the next run of this agent sends them", len(items))
+
+    def write(self, session: str, items: Sequence[bytes]) -> bool:
+        """The same without a word in the log when it works; False if it does not."""
         path = self._path(session)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(".tmp")
-            temporary.write_bytes(b"".join(item + b"\n" for item in items))
+            with temporary.open("wb") as file:
+                file.write(b"".join(item + b"\n" for item in items))
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(path)
             for old in self.sessions()[:-SESSIONS_MAX]:
                 self.drop(old)
         except OSError as e:
             logger.warning("%d telemetry items that were not delivered are lost: %s", len(items), e.strerror)
-        else:
-            logger.info("%d telemetry items were not delivered; the next run of this agent sends them", len(items))
+            return False
+        return True
 
     def sessions(self) -> list[str]:
         """Runs with leftovers, the oldest first."""
@@ -83,6 +94,60 @@ class Leftovers:
 
     def _path(self, session: str) -> Path:
         return self._directory / f"{session}.jsonl"
+
+
+class Spool:
+    """While nothing is delivered, writes down every SPOOL_S what a run would leave, so that it outlives SIGKILL and power cuts.
+
+    An outline of it (TelemetryBuffer): counters in reports are cumulative, so little is lost with the reports between. Once the
+    coordinator takes telemetry again the file goes. Whoever ends in good order keeps everything, in the same file.
+    """
+
+    def __init__(self, leftovers: Leftovers, session: str, outline: Callable[[], list[bytes]]) -> None:
+        """`outline()`: what is not acknowledged, or enough of it, in order."""
+        self._leftovers = leftovers
+        self._session = session
+        self._outline = outline
+        self._oldest: bytes | None = None
+        self._written = False
+        self._task: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[bool] | None = None
+
+    def start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="spool")
+
+    async def close(self) -> None:
+        """Stop; the file is gone. Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
+        self._gone()
+
+    async def look(self) -> None:
+        """One round: if the oldest item is the same as in the round before, nothing has been delivered since."""
+        items = self._outline()
+        stuck = bool(items) and items[0] == self._oldest
+        self._oldest = items[0] if items else None
+        if stuck:
+            self._written = True
+            write = asyncio.to_thread(self._leftovers.write, self._session, items)  # a disk may take its time
+            self._writing = asyncio.get_running_loop().create_task(write)
+            await asyncio.shield(self._writing)
+        else:
+            self._gone()
+
+    def _gone(self) -> None:
+        if self._written:
+            self._written = False
+            self._leftovers.drop(self._session)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(SPOOL_S)
+            await self.look()
 
 
 class Delivery:

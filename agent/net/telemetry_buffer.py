@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from agent.errors import ConfigError
 from agent.reports import BATCH_ITEMS_MAX, ITEM_BYTES_MAX, MESSAGE_BYTES_MAX, Event, Item, encode
 
+REPORTS_APART = 60
+"""An outline has one report of so many items: about one a minute."""
 _HEAD, _TAIL = b'{"type":"batch","items":[', b"]}"
 
 
@@ -46,6 +48,13 @@ class TelemetryBuffer:
     def kept(self) -> list[bytes]:
         """Everything that is not acknowledged, encoded, in order."""
         return list(self._items.values())
+
+    def outline(self) -> list[bytes]:
+        """What counts most of that, in order: every event, the newest report, and of the others one in REPORTS_APART."""
+        reports = [sequence for sequence in self._reports if sequence in self._items]
+        ends = {sequence // REPORTS_APART: sequence for sequence in reports}
+        left_out = set(reports) - set(ends.values())
+        return [data for sequence, data in self._items.items() if sequence not in left_out]
 
     def add(self, item: Item) -> None:
         """Take an item. Sequences ascend."""

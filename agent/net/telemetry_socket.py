@@ -74,6 +74,10 @@ class TelemetrySocket:
         """What is not acknowledged, an encoded item each, in order."""
         return self._buffer.kept()
 
+    def outline(self) -> list[bytes]:
+        """What counts most of that: see TelemetryBuffer."""
+        return self._buffer.outline()
+
     def submit(self, item: Item) -> None:
         """Take one item; never blocks and never raises. Sequences ascend."""
         self._buffer.add(item)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.net import leftovers as module
-from agent.net.leftovers import Delivery, Leftovers
+from agent.net.leftovers import Delivery, Leftovers, Spool
 from agent.net.telemetry_socket import TelemetrySocket
 from agent.reports import Report, encode
 from tests.unit.net.coordinators import FakeCoordinator, badge, event, patience
@@ -69,6 +69,69 @@ async def test_what_the_coordinator_cannot_read_does_not_stand_in_the_way(coordi
     sender.start()
     await sender.done()
     assert coordinator.items == [2] and leftovers.sessions() == []
+
+
+async def test_a_run_that_is_killed_while_the_site_is_away_loses_little(coordinator: FakeCoordinator, tmp_path: Path) -> None:
+    leftovers = Leftovers(tmp_path / "unsent")
+    await coordinator.stop()
+    sink = socket_of(coordinator, FORMER)
+    sink.submit(event(1))
+    for sequence in range(2, 200):
+        sink.submit(Report(sequence=sequence, at=1.0, stage="training", tokens=sequence))
+    spool = Spool(leftovers, FORMER, sink.outline)
+    await spool.look()
+    assert leftovers.sessions() == [], "it may just be late"
+    await spool.look()  # and then the power goes
+    await coordinator.start()
+    sender = delivery(coordinator, leftovers)
+    sender.start()
+    await sender.done()
+    assert coordinator.items == [1, 59, 119, 179, 199]
+    await sender.close()
+
+
+async def test_what_is_delivered_after_all_is_not_left_for_the_next_run(coordinator: FakeCoordinator, tmp_path: Path) -> None:
+    leftovers = Leftovers(tmp_path / "unsent")
+    await coordinator.stop()
+    sink = socket_of(coordinator, FORMER)
+    spool = Spool(leftovers, FORMER, sink.outline)
+    sink.submit(event(1))
+    await spool.look()
+    await spool.look()
+    assert leftovers.sessions() == [FORMER]
+    await coordinator.start()
+    sink.start()
+    await sink.settled()
+    sink.submit(event(2))
+    await spool.look()
+    assert leftovers.sessions() == []
+    await sink.close()
+
+
+async def test_whoever_ends_in_good_order_keeps_everything(coordinator: FakeCoordinator, tmp_path: Path) -> None:
+    leftovers = Leftovers(tmp_path / "unsent")
+    await coordinator.stop()
+    sink = socket_of(coordinator, FORMER)
+    spool = Spool(leftovers, FORMER, sink.outline)
+    spool.start()
+    for sequence in range(1, 10):
+        sink.submit(Report(sequence=sequence, at=1.0, stage="training"))
+    await spool.look()
+    await spool.look()
+    assert [item.sequence for item in leftovers.read(FORMER)] == [9]
+    await spool.close()
+    await spool.close()
+    assert leftovers.sessions() == []
+    leftovers.keep(FORMER, sink.unsent())
+    assert len(leftovers.read(FORMER)) == 9
+
+
+async def test_a_disk_that_takes_nothing_does_not_stop_the_agent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "unsent").write_text("a file where the directory should be")
+    spool = Spool(Leftovers(tmp_path / "unsent"), FORMER, lambda: [encode(event(1))])
+    await spool.look()
+    await spool.look()
+    assert "are lost" in caplog.text
 
 
 def test_nothing_to_keep_leaves_no_file(tmp_path: Path) -> None:
