@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
-from aioice import Candidate, Connection, TransportPolicy
+from aioice import Candidate, Connection, TransportPolicy, stun
 from aioice.candidate import candidate_foundation, candidate_priority
 from aioice.ice import StunProtocol, get_host_addresses, relayed_candidate, server_reflexive_candidate
 from aiortc import RTCIceGatherer
@@ -28,6 +28,9 @@ CANDIDATES_MAX = 24
 HOST_ADDRESSES_MAX = 12
 STUN_SERVERS_MAX = 2
 TURN_SERVERS_MAX = 3
+REFLEXIVE_MAX = 64
+"""Addresses besides those of its description that a peer's checks may come from: NATs make some. Each costs a pair, and checks of
+ours sent there: a peer that forges senders must have neither our memory nor our packets for it."""
 SILENT_S = 60.0
 """How long a server that did not answer is given SILENT_SHARE of its timeout."""
 SILENT_SHARE = 0.25
@@ -163,7 +166,7 @@ class Silence:
 
 
 class IceConnection(Connection):
-    """aioice's connection with gathering of our own."""
+    """aioice's connection with gathering of our own, and a limit on what a peer's checks can make of it."""
 
     def __init__(self, config: IceConfig, silence: Silence, *, controlling: bool) -> None:
         super().__init__(
@@ -185,6 +188,13 @@ class IceConnection(Connection):
             self._ask_relays(turn),
         )
         self._local_candidates_end = True
+
+    def check_incoming(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
+        """Take an authenticated check; from too many addresses, or without its priority, it is as good as lost."""
+        known = self._remote_candidates
+        is_known = any(c._network_host == addr[0] and c.port == addr[1] for c in known)
+        if is_known or ("PRIORITY" in message.attributes and sum(c.type == "prflx" for c in known) < REFLEXIVE_MAX):
+            super().check_incoming(message, addr, protocol)
 
     async def _ask_relays(self, requests: dict[str, list[Query]]) -> None:
         """All TURN servers at once; when one has answered, the others get only as long as a STUN server would."""

@@ -6,14 +6,14 @@ import socket
 
 import msgspec
 import pytest
-from aioice import Candidate
+from aioice import Candidate, stun
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError, ProtocolViolation
 from agent.manifest import IceServer
 from agent.net import ice
-from agent.net.ice import CANDIDATES_MAX, SILENT_S, SILENT_SHARE, IceConfig, IceConnection, Silence
+from agent.net.ice import CANDIDATES_MAX, REFLEXIVE_MAX, SILENT_S, SILENT_SHARE, IceConfig, IceConnection, Silence
 from agent.net.transport import DESCRIPTION_BYTES_MAX
 
 FINGERPRINT = bytes(range(32))
@@ -51,6 +51,36 @@ async def test_too_many_candidates_keep_the_ones_that_reach_far() -> None:
     told = ice.describe(gathered, FINGERPRINT)
     kinds = [c.type for c in ice.parse(told).remote_candidates()]
     assert len(kinds) == CANDIDATES_MAX and {"relay", "srflx"} < set(kinds) and len(told) <= DESCRIPTION_BYTES_MAX
+
+
+def check(one: IceConnection, priority: bool = True) -> stun.Message:
+    """One that the other side makes."""
+    message = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
+    message.attributes["USERNAME"] = f"{one.local_username}:{one.remote_username}"
+    if priority:
+        message.attributes["PRIORITY"] = 1
+    message.attributes["ICE-CONTROLLED"] = 1
+    message.add_message_integrity(one.local_password.encode())
+    return message
+
+
+async def test_a_peer_whose_checks_come_from_everywhere_gets_few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = connection(IceConfig(loopback="always"))
+    await one.gather_candidates()
+    one.remote_username, one.remote_password = "abcd", "p" * 22
+    one._early_checks_done = True
+    started: list[object] = []
+    monkeypatch.setattr(one, "check_start_task", started.append)
+    protocol = one._protocols[0]
+    monkeypatch.setattr(protocol, "send_stun", lambda message, addr: None)
+    one.request_received(check(one, priority=False), ("192.0.2.9", 1), protocol)
+    assert one._check_list == []
+    for port in range(1, 200):
+        one.request_received(check(one), ("192.0.2.1", port), protocol)
+    assert len(one._check_list) == len(one._remote_candidates) == len(started) == REFLEXIVE_MAX
+    one.request_received(check(one), ("192.0.2.1", 1), protocol)  # known ones are still heard
+    assert len(one._check_list) == REFLEXIVE_MAX < len(started)
+    await one.close()
 
 
 V4 = b"\xc0\x00\x02\x01"
