@@ -23,6 +23,7 @@ from agent.net import aiortc_seam, dcep, openssl_seam
 from agent.net.alarm import Alarm
 from agent.net.dtls_io import DtlsClosed, DtlsRecords
 from agent.net.sctp.association import Association
+from agent.net.sctp.budget import WindowBudget
 from agent.net.sctp.config import PACKET_BYTES_BASE, PACKET_BYTES_MAX, SctpConfig
 from agent.net.sctp.events import Ended, Event, Opened, StreamsReset
 from agent.net.sctp.reassembly import Message
@@ -35,6 +36,8 @@ TURN_BYTES_MAX = 1 << 18
 """Most bytes sent before other tasks of the loop get their turn."""
 WINDOW_GROWTH = 32
 """The receive window may grow to this many times what it starts with."""
+WINDOWS_GROWTH_BYTES_MAX = 512 << 20
+"""All windows of the process together, beyond what they start with. Peers may make us hold twice that."""
 CHANNELS_MAX = 16
 """Channels that a peer may open in band on one connection: the two lanes, whatever it counts as a channel, and some again."""
 _TIMER_SLACK_S = 0.0005
@@ -57,6 +60,8 @@ class FastPath:
 
     packet_bytes_max = PACKET_BYTES_MAX
     """Largest packet that path MTU discovery may find. Measurements set it lower."""
+    budget = WindowBudget(WINDOWS_GROWTH_BYTES_MAX)
+    """Of the process."""
 
     def __init__(self, dtls: RTCDtlsTransport, events: PathEvents, *, window_bytes: int, message_bytes_max: int) -> None:
         self._tell = events
@@ -85,7 +90,7 @@ class FastPath:
             window_bytes_max=max(self._window_bytes, 4 * PACKET_BYTES_MAX) * WINDOW_GROWTH,
             packet_bytes_max=self.packet_bytes_max if batched is not None and batched.can_probe else PACKET_BYTES_BASE,
         )
-        self._association = Association(config, random.SystemRandom())
+        self._association = Association(config, random.SystemRandom(), self.budget)
         self._association.begin(self._loop.time())
         self._batch_end()
 
@@ -277,6 +282,8 @@ class FastPath:
 
     def _stop(self) -> None:
         self._told_end = True
+        if self._association is not None:
+            self._association.abort("closed")  # nothing if it has ended
         self._alarm.cancel()
         if self._turn is not None:
             self._turn.cancel()

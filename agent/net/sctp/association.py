@@ -17,6 +17,7 @@ import random
 from collections.abc import Sequence
 
 from agent.errors import HiveError, LinkClosed, LocalError, ProtocolViolation
+from agent.net.sctp.budget import WindowBudget
 from agent.net.sctp.config import SctpConfig
 from agent.net.sctp.events import Ended, Event, Opened, StreamsReset
 from agent.net.sctp.express import leading_run
@@ -52,11 +53,13 @@ REPLIES_MAX = 64
 class Association:
     """See the module. `now` is monotonic seconds, the same clock throughout."""
 
-    def __init__(self, config: SctpConfig, rng: random.Random) -> None:
+    def __init__(self, config: SctpConfig, rng: random.Random, budget: WindowBudget | None = None) -> None:
+        """`budget` is shared by all associations of the process; without one the receive window grows as `config` lets it."""
         self.config = config
         self.packets_dropped = 0
         """Packets that were badly formed, or not ours."""
         self.rtt = RttEstimator(config.rtt)
+        self._budget = budget or WindowBudget(config.window_bytes_max)
         self._framer = Framer(config.port, config.port)
         self._handshake = Handshake(config, rng, self.rtt, self._framer)
         self._heartbeat = Heartbeat(config, self.rtt)
@@ -358,7 +361,7 @@ class Association:
         self._outbound = Outbound(interleave=peer.interleave, priorities=config.priorities)
         reassembler = Reassembler(message_bytes_max=config.message_bytes_max, interleave=peer.interleave, streams=config.streams)
         self._receiver = Receiver(
-            peer.tsn, reassembler, window_bytes=config.window_bytes, window_bytes_max=config.window_bytes_max
+            peer.tsn, reassembler, self._budget, window_bytes=config.window_bytes, window_bytes_max=config.window_bytes_max
         )
         self._mtu = PathMtu(peer.packet_bytes_max)
         start = SenderStart(
@@ -389,4 +392,6 @@ class Association:
     def _end(self, error: HiveError | None) -> None:
         if not self._ended:
             self._ended = True
+            if self._receiver is not None:
+                self._receiver.close()
             self._events.append(Ended(error))

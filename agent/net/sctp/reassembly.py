@@ -53,7 +53,8 @@ class Reassembler:
     def __init__(self, *, message_bytes_max: int, interleave: bool, streams: int) -> None:
         self.held_bytes = 0
         self._streams = streams
-        self._message_bytes_max = message_bytes_max
+        self.message_bytes_max = message_bytes_max
+        """Largest message that is put together."""
         self._interleave = interleave
         self._sequence_mask = 0xFFFFFFFF if interleave else 0xFFFF
         self._partials: dict[tuple[int, int, int], Partial] = {}
@@ -98,7 +99,7 @@ class Reassembler:
         key = run.stream, run.flags & FLAG_UNORDERED, run.message
         partial = self._partials.get(key)
         if partial is None:
-            if begins and ends and run.bytes <= self._message_bytes_max:
+            if begins and ends and run.bytes <= self.message_bytes_max:
                 return self._deliver(run, _joined(run.payloads))
             if not key[1]:
                 self._check_new(run.stream, run.message)
@@ -108,8 +109,8 @@ class Reassembler:
         if begins:
             partial.protocol = run.protocol
         partial.size += run.bytes
-        if partial.size > self._message_bytes_max:
-            raise ProtocolViolation(f"sctp: message over {self._message_bytes_max} bytes")
+        if partial.size > self.message_bytes_max:
+            raise ProtocolViolation(f"sctp: message over {self.message_bytes_max} bytes")
         if not partial.take(run.fragment, run.payloads, ends=ends):
             self.held_bytes += partial.held_bytes
             return []
@@ -129,8 +130,8 @@ class Reassembler:
                 raise ProtocolViolation("sctp: a fragment does not belong to its message")
             parts.append(chunk.payload)
             beginning.size += len(chunk.payload)
-            if beginning.size > self._message_bytes_max:
-                raise ProtocolViolation(f"sctp: message over {self._message_bytes_max} bytes")
+            if beginning.size > self.message_bytes_max:
+                raise ProtocolViolation(f"sctp: message over {self.message_bytes_max} bytes")
             if chunk.flags & FLAG_END:
                 return self._deliver(first, memoryview(b"".join(parts)))
             tsn += 1

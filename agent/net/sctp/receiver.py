@@ -4,7 +4,8 @@ TSNs are unwrapped on arrival into plain integers, so that nothing behind this d
 above the cumulative one are kept as sorted intervals: in order, lost and reordered packets cost the same.
 
 The advertised window starts small and doubles whenever more than half of it arrives within one round trip, so that
-fast long paths get what they need, and other connections do not reserve it. It counts memory, not payload (`partial.py`):
+fast long paths get what they need, and other connections do not reserve it; what is not needed for a minute is given back, since
+all connections share what windows may grow by. It counts memory, not payload (`partial.py`):
 what a peer sends in fragments of a byte fills it a few hundred times sooner.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from agent.errors import ProtocolViolation
+from agent.net.sctp.budget import WindowBudget
 from agent.net.sctp.express import Run
 from agent.net.sctp.packet import MASK_32, Data, Sack
 from agent.net.sctp.partial import FRAGMENT_BYTES_MIN, MESSAGE_BYTES, STRAY_BYTES
@@ -20,6 +22,8 @@ from agent.net.sctp.reassembly import Message, Reassembler
 
 INTERVALS_MAX = 1024
 """Holes that we keep track of; a packet that would make one more is dropped, and sent again later."""
+UNNEEDED_S = 60.0
+"""A window of which not an eighth was needed for so long is halved, down to what it began with."""
 SACK_GAPS_MAX = 240
 """Gap blocks in one SACK: with the duplicates it stays below the smallest packet size."""
 SACK_DUPLICATES_MAX = 16
@@ -30,7 +34,9 @@ _ROUND_S_WITHOUT_RTT = 0.1
 class Receiver:
     """Takes DATA chunks, gives out messages and SACKs."""
 
-    def __init__(self, initial_tsn: int, reassembler: Reassembler, *, window_bytes: int, window_bytes_max: int) -> None:
+    def __init__(
+        self, initial_tsn: int, reassembler: Reassembler, budget: WindowBudget, *, window_bytes: int, window_bytes_max: int
+    ) -> None:
         self.cumulative = initial_tsn - 1
         """Highest unwrapped TSN below which nothing is missing."""
         self.ack_due = False
@@ -43,6 +49,10 @@ class Receiver:
         self._duplicates: list[int] = []
         self._window = window_bytes
         self._window_max = window_bytes_max
+        self._least = window_bytes
+        self._free = max(window_bytes, min(2 * reassembler.message_bytes_max, window_bytes_max))  # two messages always fit
+        self._budget = budget
+        self._needed_at = 0.0
         self._round_end = 0.0
         self._round_bytes = 0
 
@@ -59,7 +69,7 @@ class Receiver:
                 return []
             if not self._note(tsn):
                 return []
-        if self.reassembler.held_bytes > 2 * self._window_max:
+        if self.reassembler.held_bytes > 2 * max(self._window, self._free):
             raise ProtocolViolation("sctp: the peer overran the receive window")
         self._round_bytes += size
         return self.reassembler.add(chunk, tsn)
@@ -74,7 +84,7 @@ class Receiver:
         in_order = not ends and tsn == self.cumulative + 1
         if tsn <= (ends[-1] if ends else self.cumulative):
             return None
-        room = 2 * self._window_max if in_order else self._window
+        room = 2 * max(self._window, self._free) if in_order else self._window
         most = max(run.bytes, FRAGMENT_BYTES_MIN * count) + STRAY_BYTES + MESSAGE_BYTES
         if self.reassembler.held_bytes + most > room:
             return None
@@ -113,13 +123,30 @@ class Receiver:
         return max(0, self._window - self.reassembler.held_bytes)
 
     def tune(self, now: float, rtt_s: float | None) -> None:
-        """Grow the window if the last round trip needed it. To be called once per batch of packets."""
+        """Grow the window if the last round trip needed it, shrink it if none did for long. Once per batch of packets."""
         if now < self._round_end:
             return
         if self._round_bytes > self._window // 2:
-            self._window = min(2 * self._window, self._window_max)
+            self._resize(min(2 * self._window, self._window_max))
+        if self._round_bytes + self.reassembler.held_bytes > self._window // 8:
+            self._needed_at = now
+        elif now > self._needed_at + UNNEEDED_S:
+            self._needed_at = now
+            self._resize(max(self._window // 2, self._least))
         self._round_bytes = 0
         self._round_end = now + (rtt_s or _ROUND_S_WITHOUT_RTT)
+
+    def close(self) -> None:
+        """Nothing comes any more: give back what the window grew by. Idempotent."""
+        self._resize(self._least)
+
+    def _resize(self, window: int) -> None:
+        more = max(window, self._free) - max(self._window, self._free)
+        if more > 0 and not self._budget.take(more):
+            return
+        if more < 0:
+            self._budget.give_back(-more)
+        self._window = window
 
     def _note(self, tsn: int) -> bool:
         """Remember that `tsn` came; False if it had come before or there is no room to remember it."""

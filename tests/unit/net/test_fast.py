@@ -13,6 +13,7 @@ import pytest
 from agent.net import aiortc_seam, dcep
 from agent.net.fast import CHANNELS_MAX, FastPath
 from agent.net.ice import IceConfig
+from agent.net.sctp.budget import WindowBudget
 from agent.net.sctp.config import PACKET_BYTES_BASE
 from agent.net.sctp.events import StreamsReset
 from agent.net.stock import StockPath
@@ -188,6 +189,22 @@ async def test_a_small_call_is_one_datagram_each_way(monkeypatch: pytest.MonkeyP
     assert 2 * CALLS <= len(sent) < 3 * CALLS  # it would be four for each; probes and repeats of a busy machine are among them
     await x.close()
     await y.close()
+
+
+async def test_what_windows_grew_by_comes_back_when_links_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = WindowBudget(64 << 20)
+    monkeypatch.setattr(FastPath, "budget", budget)
+    x, y, a, b = await opened("fast", "fast")
+    for side in (a, b):
+        association = path(side).association
+        assert association is not None and association._receiver is not None
+        association._receiver._resize(8 << 20)
+    assert budget.left == 50 << 20
+    a.link.close("done")
+    await b.ended.wait()
+    await x.close()
+    await y.close()
+    assert budget.left == 64 << 20
 
 
 async def test_noise_on_the_socket_is_ignored() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import ProtocolViolation
+from agent.net.sctp.budget import WindowBudget
 from agent.net.sctp.express import Run, fragment_packets, leading_run
 from agent.net.sctp.outbound import Part
 from agent.net.sctp.packet import FLAG_BEGIN, FLAG_END, FLAG_UNORDERED, Framer, parse
@@ -89,7 +90,7 @@ class Way:
     def __init__(self, *, short: bool) -> None:
         self.short = short
         self.reassembler = Reassembler(message_bytes_max=MESSAGE_BYTES_MAX, interleave=True, streams=1024)
-        self.receiver = Receiver(10, self.reassembler, window_bytes=1 << 16, window_bytes_max=1 << 16)
+        self.receiver = Receiver(10, self.reassembler, WindowBudget(0), window_bytes=1 << 16, window_bytes_max=1 << 16)
         self.messages: list[Message] = []
         self.error = ""
         self.short_ones = 0

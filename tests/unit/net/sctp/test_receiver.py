@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ProtocolViolation
+from agent.net.sctp.budget import WindowBudget
 from agent.net.sctp.packet import Data
 from agent.net.sctp.partial import FRAGMENT_BYTES_MIN, MESSAGE_BYTES, STRAY_BYTES
 from agent.net.sctp.reassembly import Reassembler
@@ -17,9 +18,18 @@ from agent.net.sctp.receiver import INTERVALS_MAX, SACK_DUPLICATES_MAX, SACK_GAP
 MASK = 0xFFFFFFFF
 
 
-def receiver(initial_tsn: int = 1, *, window: int = 1 << 20, window_max: int = 4 << 20) -> Receiver:
-    reassembler = Reassembler(message_bytes_max=1 << 20, interleave=False, streams=2)
-    return Receiver(initial_tsn, reassembler, window_bytes=window, window_bytes_max=window_max)
+def receiver(
+    initial_tsn: int = 1,
+    *,
+    window: int = 1 << 20,
+    window_max: int = 4 << 20,
+    message_max: int = 1 << 20,
+    budget: WindowBudget | None = None,
+) -> Receiver:
+    reassembler = Reassembler(message_bytes_max=message_max, interleave=False, streams=2)
+    return Receiver(
+        initial_tsn, reassembler, budget or WindowBudget(window_max), window_bytes=window, window_bytes_max=window_max
+    )
 
 
 def whole(tsn: int, size: int = 1) -> Data:
@@ -130,6 +140,60 @@ def test_the_window_does_not_grow_when_idle() -> None:
         r.data(whole(1 + round_number, 200))
         r.tune(round_number * 1.0, 0.05)
     assert r.window == 1000
+
+
+def busy(r: Receiver, now: float, rounds: int = 5) -> None:
+    """More arrives than the window holds, in every round."""
+    for number in range(rounds):
+        for _ in range(20):
+            r.data(whole(r.cumulative + 1, r.window // 20 + 1))
+        r.tune(now + 0.06 * number, 0.05)
+
+
+def test_windows_grow_as_far_as_all_together_may() -> None:
+    budget = WindowBudget(7000)
+    one, other = (receiver(window=1000, window_max=4000, message_max=500, budget=budget) for _ in range(2))
+    busy(one, 100.0)
+    busy(other, 100.0)
+    assert (one.window, other.window, budget.left) == (4000, 4000, 1000)
+    third = receiver(window=1000, window_max=4000, message_max=500, budget=budget)
+    busy(third, 100.0)
+    assert (third.window, budget.left) == (2000, 0)
+    one.close()
+    one.close()
+    busy(third, 200.0)
+    assert (third.window, budget.left) == (4000, 1000)
+
+
+def test_two_messages_always_fit_whatever_is_left() -> None:
+    r = receiver(window=1000, window_max=16_000, message_max=2000, budget=WindowBudget(0))
+    busy(r, 100.0)
+    assert r.window == 4000
+
+
+def test_a_window_that_is_not_needed_for_a_minute_is_given_back_by_halves() -> None:
+    budget = WindowBudget(3000)
+    r = receiver(window=1000, window_max=4000, message_max=500, budget=budget)
+    busy(r, 100.0)
+    windows = []
+    for now in range(105, 300, 5):
+        r.data(whole(r.cumulative + 1))
+        r.tune(float(now), 0.05)
+        windows.append(r.window)
+    assert windows[:10] == [4000] * 10
+    assert sorted(set(windows), reverse=True) == [4000, 2000, 1000]
+    assert budget.left == 3000
+    busy(r, 400.0)
+    assert r.window == 4000, "and grows again"
+
+
+def test_a_window_that_is_in_use_does_not_shrink() -> None:
+    r = receiver(window=1000, window_max=4000, message_max=500)
+    busy(r, 100.0)
+    for now in range(105, 300, 5):
+        r.data(whole(r.cumulative + 1, 600))
+        r.tune(float(now), 0.05)
+    assert r.window == 4000
 
 
 def test_random_arrivals_reach_the_end() -> None:
