@@ -9,7 +9,7 @@ from agent.net.sctp.packet import MASK_32, ChunkType, ParameterType, chunk_bytes
 from agent.net.sctp.reassembly import Reassembler
 from agent.net.sctp.receiver import Receiver
 
-PERFORMED, DENIED, IN_PROGRESS = 1, 2, 6
+PERFORMED, DENIED, ALREADY, IN_PROGRESS = 1, 2, 4, 6
 _REQUEST = struct.Struct("!LLL")
 
 
@@ -54,6 +54,8 @@ class Resets:
             raise ProtocolViolation("sctp: badly formed stream reset")
         sequence, _, last_tsn = _REQUEST.unpack_from(value)
         streams = list(struct.unpack(f"!{(len(value) - _REQUEST.size) // 2}H", value[_REQUEST.size :]))
+        if sequence == self._expected and self._waiting is not None:
+            return [self._reply(sequence, ALREADY)], []
         if sequence == self._expected:
             self._expected = (sequence + 1) & MASK_32
             self._waiting = (sequence, receiver.unwrap(last_tsn), streams)

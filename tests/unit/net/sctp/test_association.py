@@ -339,6 +339,28 @@ def test_the_peer_resets_streams():
     assert len([event for event in link.ends[1].events if isinstance(event, StreamsReset)]) == 1
 
 
+def test_a_second_reset_does_not_take_the_place_of_one_that_waits_for_data():
+    link = opened()
+    peer, framer, tsn = link.ends[1].association, link.ends[0].association._framer, link.ends[0].association._handshake.tsn
+
+    def reset(number: int, last_tsn: int, stream: int) -> list[bytes]:
+        fields = (tsn + number) & 0xFFFFFFFF, 0, last_tsn & 0xFFFFFFFF
+        value = b"".join(field.to_bytes(4, "big") for field in fields) + stream.to_bytes(2, "big")
+        chunk = chunk_bytes(ChunkType.RE_CONFIG, parameters_bytes([(ParameterType.RESET_OUTGOING, value)]))
+        peer.receive(framer.packet(chunk), link.now)
+        return peer.transmit(link.now)
+
+    (in_progress,) = reset(0, tsn, 1)  # waits for one more chunk
+    (refused,) = reset(1, tsn - 1, 2)
+    assert (in_progress[-1], refused[-1]) == (6, 4)
+    assert peer.events() == []
+    link.send(0, 1, b"last")
+    link.run(1)
+    assert [event.streams for event in link.ends[1].events if isinstance(event, StreamsReset)] == [[1]]
+    (performed,) = reset(1, tsn, 2)
+    assert performed[-1] == 1
+
+
 def test_same_seed_same_course():
     def course() -> list[float]:
         link = opened(5, Weather(loss=0.05, jitter_s=0.02), CHECKED)
