@@ -20,7 +20,8 @@ from enum import Enum
 
 from agent.net.sctp.congestion import AckSample
 from agent.net.sctp.path_model import PathModel
-from agent.net.sctp.yielding import LOSS_PACKETS_MIN, Answer, Curve, Yielding
+from agent.net.sctp.rivals import Rivals
+from agent.net.sctp.yielding import LOSS_PACKETS_MIN, Curve, Yielding
 
 STARTUP_GAIN = 2.885
 DRAIN_GAIN = 1 / STARTUP_GAIN
@@ -30,15 +31,16 @@ HEADROOM = 0.85
 LOSS_CUT = 0.85
 BURST_PRESS_S = 0.012
 """While pressing, a late host must make good more of what it missed: its rival never misses anything."""
-PRESS_CYCLE = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
-"""BBR version 1 probes so, each for one round-trip time, and remembers rates for so many:"""
-PRESS_ROUNDS = 10
+PRESS_LENGTHS, PRESS_ROUNDS = (9, 12, 7, 13, 10), 10
+PRESS_CYCLE = tuple(gain for length in PRESS_LENGTHS for gain in (1.25, 0.75, *[1.0] * (length - 2)))
+"""BBR version 1 probes so, though always after eight round trips, and remembers rates for so many.
+Ours keep no time, so that others like us do not take us for it (`rivals.py`) and press as well."""
 ROUNDS_BETWEEN_PROBES = 20
 PROBE_INTERVAL_S = 2.5
 MIN_RTT_AGE_S, MIN_RTT_AGE_YIELDING_S = 10.0, 20.0
 BURST_S, BURST_SHORT_S, BURST_SHORT_FOR_S = 0.02, 0.006, 10.0
 """What may go out at once after the host was late; less for a while after a queue has overflowed: bursts overrun short ones."""
-PROBE_RTT_S = 0.2
+PROBE_RTT_S = 0.1
 LOSS_QUEUED, LOSS_UNQUEUED = 0.02, 0.10
 DRAINING_GAIN, STANDING_S = 0.95, 0.001
 """Rates are the highest seen, so a little too high; cruising at them would let a queue grow. While one stands, of more than
@@ -120,6 +122,7 @@ class Bbr:
         self._window_max = window_bytes_max
         self._model = PathModel(bridge_s=bridge_s, bridge_bytes=bridge_bytes)
         self._yielding = Yielding()
+        self._rivals = Rivals()
         self._curve: Curve | None = None
         self._resume = (0.0, 0.0)
         """A window of YIELD to come back to, and until when."""
@@ -180,7 +183,7 @@ class Bbr:
             self._contested = 0, 0.0
         starting = model.round <= self._started_round + 2
         self._peak = float(self.window) if starting else max(float(self.window), PEAK_DECAY * self._peak)
-        return self._yielding.overflowed(model, payload, now)
+        return self._yielding.overflowed(model, payload)
 
     def _enter(self, phase: Phase, now: float) -> None:
         self.phase = phase
@@ -194,6 +197,7 @@ class Bbr:
         if model.round_began and (overflowed or self._too_much_loss):
             self._burst_short_until = now + BURST_SHORT_FOR_S
             self._react(sample, overflowed)
+        self._heed_rivals(sample)
         self.burst_s = BURST_SHORT_S if now < self._burst_short_until else BURST_S
         if self.phase is Phase.PRESS:
             self.burst_s = BURST_PRESS_S
@@ -256,7 +260,7 @@ class Bbr:
     def _press(self, sample: AckSample) -> None:
         """As BBR version 1 does, beside which nothing else gets its part."""
         now, model = sample.now, self._model
-        if not self._yielding.presses(now):
+        if not self._rivals.presses(now):
             self._curve = Curve(self.window, now, None, cut=1.0)
             self._enter(Phase.YIELD, now)
             return
@@ -288,19 +292,34 @@ class Bbr:
             before = max(min(in_flight, self.window), window if now < until else 0)
             if self._contested[0] and self.phase is not Phase.YIELD:
                 before = max(before, self._peak)  # since that queue stands we have given way already
-            answer = self._yielding.answer(self._curve if self.phase is Phase.YIELD else None, model, now)
-            if answer is Answer.CUT:
-                self._curve = Curve(before, now, self._curve)
-                self._enter(Phase.YIELD, now)
-            elif answer is Answer.PRESS:
-                self._press_phase, self._press_at = 0, now
-                self._enter(Phase.PRESS, now)
+            self._yielding.cut(model)
+            self._cut(before, now)
             self._high = self._low = _NO_LIMIT
         elif self.phase is Phase.UP:
             self._high = ceiling
             self._enter(Phase.DOWN, now)
         else:
             self._low = max(int(min(self._low, self.window) * LOSS_CUT), int(model.product))
+
+    def _heed_rivals(self, sample: AckSample) -> None:
+        """Find out, while the link is contested, who else is there."""
+        model, rivals, now = self._model, self._rivals, sample.now
+        if sample.app_limited or self.phase in (Phase.STARTUP, Phase.PROBE_RTT):
+            rivals.forget()
+            return
+        if sample.lost_bytes and self.phase in (Phase.YIELD, Phase.PRESS):
+            rivals.lost(model, now)
+        cut = model.round_began and rivals.round(model, now)
+        if self.phase is Phase.YIELD and rivals.presses(now):
+            self._press_phase, self._press_at = 0, now
+            self._enter(Phase.PRESS, now)
+        elif self.phase is Phase.YIELD and cut:
+            self._cut(float(self.window), now)
+
+    def _cut(self, before: float, now: float) -> None:
+        self._curve = Curve(before, now, self._curve)
+        self._rivals.cut()
+        self._enter(Phase.YIELD, now)
 
     def _check_contest(self, sample: AckSample) -> None:
         """A queue that stands although we hardly add to it is somebody else's: hold our part of it."""

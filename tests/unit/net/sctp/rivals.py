@@ -94,6 +94,7 @@ class BbrOne:
         self._full, self._full_count = 0.0, 0
         self._phase, self._phase_at = 2, 0.0
         self._probe_until = 0.0
+        self._prior = 0
         self._conserve_until = -1
 
     def acked(self, sample: AckSample) -> None:
@@ -126,7 +127,7 @@ class BbrOne:
             if sample.rtt_s <= self._min_rtt or expired:
                 self._min_rtt, self._min_rtt_at = sample.rtt_s, sample.now
             if expired and self._state == "probe-bw":
-                self._state, self._probe_until = "probe-rtt", sample.now + 0.2
+                self._state, self._probe_until, self._prior = "probe-rtt", float("inf"), self.window
         if sample.lost_bytes and sample.new_loss_round:
             self._conserve_until = self._round + 1
 
@@ -140,8 +141,12 @@ class BbrOne:
                 self._state = "drain" if self._full_count >= 3 else "startup"
         elif self._state == "drain" and sample.in_flight <= product:
             self._state, self._phase, self._phase_at = "probe-bw", 2, now
-        elif self._state == "probe-rtt" and now > self._probe_until:
+        elif self._state == "probe-rtt" and now <= self._probe_until:
+            if self._probe_until == float("inf") and sample.in_flight <= 4 * self._payload:
+                self._probe_until = now + max(0.2, self._min_rtt)
+        elif self._state == "probe-rtt":
             self._state, self._phase, self._phase_at, self._min_rtt_at = "probe-bw", 2, now, now
+            self.window = max(self.window, self._prior)
         elif self._state == "probe-bw":
             gain, elapsed = self.CYCLE[self._phase], now > self._phase_at + self._min_rtt
             over = elapsed and (gain <= 1 or sample.lost_bytes > 0 or sample.in_flight >= gain * product)
