@@ -103,11 +103,23 @@ def test_at_100_mbit_nobody_gets_less_than_a_quarter(queue: int, first: bool, ot
     assert sum(shares) > 0.9
 
 
-@pytest.mark.parametrize(("queue", "seed"), [(60, 8), (60, 15), (120, 4), (120, 7)])
+@pytest.mark.parametrize("queue", [60, 300])
+@pytest.mark.parametrize("kinds", ["ours ours cubic", "cubic ours ours", "ours ours ours cubic", "cubic cubic cubic ours"])
+def test_several_that_yield_are_not_taken_for_one_that_does_not(queue: int, kinds: str) -> None:
+    """An agent has many connections, and others use its link: each flow gets half of an equal part at least."""
+    flows = kinds.split()
+    shared = SharedLink(Bottleneck(queue_bytes=queue * 1500), flows, seed=2, gap_s=1)
+    shared.run(15)
+    shares = shared.run(30)
+    assert min(shares) / sum(shares) > 1 / 2 / len(flows)
+    assert sum(shares) > 0.9
+
+
+@pytest.mark.parametrize(("queue", "seed"), [(60, 8), (120, 4), (120, 7), (300, 1)])
 def test_a_newcomer_beside_bbr_gets_its_quarter(queue: int, seed: int) -> None:
-    """It comes when the queue is full already, and begins small: with each of these seeds it once got a twentieth."""
+    """It comes when the queue is full already, and begins small: with these seeds it once got a twentieth."""
     shared = SharedLink(Bottleneck(queue_bytes=queue * 1500), ["bbr-1", "ours"], seed=seed, gap_s=4)
-    shared.run(12)
+    shared.run(16)
     shares = shared.run(16)
     assert min(shares) / sum(shares) > 1 / 4
 

@@ -6,12 +6,12 @@ does). Now and then we send a little faster to see whether there is more.
 
     STARTUP ──rate stops growing, or loss──▶ DRAIN ──▶ DOWN ──▶ CRUISE ──time to probe──▶ REFILL ──▶ UP ──▶ DOWN …
           CRUISE, REFILL, UP ──the queue overflows, or stands whatever we do──▶ YIELD ──nobody there any more──▶ CRUISE
-                   YIELD ──the others do not yield──▶ PRESS ──after a while──▶ YIELD
+                   YIELD ──there is one that does not yield──▶ PRESS ──after a while──▶ YIELD
                                 any of these ──round-trip time too old──▶ PROBE_RTT ──▶ CRUISE or YIELD
 
 Loss alone says little: a lossy radio link must not slow us. Loss while a queue is to be seen in the round-trip time is an
 overflow: somebody else wants the link too, or its queue is short. We then do as CUBIC does, as long as others yield as well,
-and as BBR version 1 does where they do not (`yielding.py`).
+and as BBR version 1 does where it is there (`yielding.py`, `rivals.py`).
 """
 
 from __future__ import annotations

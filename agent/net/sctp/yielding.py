@@ -1,11 +1,8 @@
-"""When to behave as CUBIC does, and when not: what leaves a CUBIC flow its share of a link, and does not give ours away.
+"""How to behave as CUBIC does, and when: what leaves a CUBIC flow its share of a link.
 
 A queue that overflows, with more loss than the path has of its own, is contested, or too short for us. CUBIC flows cut to 0.7
 of what they had and take it back along a cubic curve (RFC 9438); while we follow the same curve, each keeps about its part.
-
-A flow that does not react to loss (BBR version 1) would then take all. It shows: what we gave up is gone at once, and the
-queue overflows again long before our curve is back, time after time. CUBIC flows cut too, and need as long as we do. After
-a few such overflows in a row we *press* for a while, that is, we do as that flow does, and then try again to yield.
+Who does not react to loss (BBR version 1) would then take all: `rivals.py` finds out whether one is there.
 """
 
 from __future__ import annotations
@@ -35,8 +32,8 @@ RARE_PACKETS = 0.15
 """Where the path loses fewer packets than this in a round by itself, a single one lost at a full queue is an overflow."""
 HALF_FULL, QUEUE_SEEN_S = 0.5, 0.002
 """Bursts overflow a short queue that is half full on the mean, more than this many seconds."""
-FULL, STILL_FULL = 0.7, 0.8
-"""A queue is full at this part of the longest one seen lately, and has not got shorter if it never fell below that."""
+FULL = 0.7
+"""A queue is full at this part of the longest one seen lately."""
 LOSS_PACKETS_MIN = 1.5
 
 
@@ -44,8 +41,8 @@ class Curve:
     """CUBIC's window after a cut (section 4.2), or Reno's if that grows faster (section 4.3). Bytes and seconds."""
 
     def __init__(self, bytes_before: float, now: float, earlier: Curve | None, *, cut: float = CUT) -> None:
-        self._before = self.packets_before = bytes_before / PACKET_BYTES
-        if cut < 1 and earlier is not None and self._before < earlier.packets_before:  # "fast convergence", section 4.7
+        self._before = self._had = bytes_before / PACKET_BYTES
+        if cut < 1 and earlier is not None and self._before < earlier._had:  # "fast convergence", section 4.7
             cut = CUT_LOSING
             self._before *= (1 + cut) / 2
         self._cut_to = cut * bytes_before / PACKET_BYTES
