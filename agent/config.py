@@ -170,7 +170,9 @@ def _role(text: str) -> frozenset[str] | None:
     return frozenset(words)
 
 
-def _whole(lowest: int, highest: int, *, auto: bool = False) -> Callable[[str], int | None]:
+def whole(lowest: int, highest: int, *, auto: bool = False) -> Callable[[str], int | None]:
+    """Reads a whole number; with `auto` that word too, as None."""
+
     def parse(text: str) -> int | None:
         if auto and text == "auto":
             return None
@@ -258,14 +260,14 @@ OPTIONS = (
     Option(name="key_file", parse=_path, default=_nothing, metavar="FILE", help="the identity (STATE-DIR/identity.key)"),
     Option(
         name="threads",
-        parse=_whole(1, THREADS_MAX),
+        parse=whole(1, THREADS_MAX),
         default=_usable_cpus,
         metavar="N",
         help="threads that compute (all processors)",
     ),
     Option(
         name="max_experts",
-        parse=_whole(0, EXPERTS_MAX, auto=True),
+        parse=whole(0, EXPERTS_MAX, auto=True),
         default=_nothing,
         metavar="N",
         help="most experts to host (auto: by hardware)",

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import random
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -94,8 +95,13 @@ class Connected:
             await asyncio.sleep(ADDRESSES_PERIOD_S if found else REUNITE_PERIOD_S)
 
 
-async def connect(stack: contextlib.AsyncExitStack, who: Membership, telemetry: Telemetry, *, rng: random.Random) -> Connected:
-    """Open everything; `stack` closes it. Raises AddressInUse, LocalError, ConfigError."""
+async def connect(
+    stack: contextlib.AsyncExitStack, who: Membership, telemetry: Telemetry | None, *, rng: random.Random
+) -> Connected:
+    """Open everything; `stack` closes it. Without `telemetry` the site is told nothing about this process.
+
+    Raises AddressInUse, LocalError, ConfigError.
+    """
     config, manifest = who.config, who.manifest
     transport = WebRtcTransport(WebRtcConfig(ice=IceConfig(servers=manifest.ice_servers), data_path=config.channel))
     stack.push_async_callback(transport.close)
@@ -109,10 +115,10 @@ async def connect(stack: contextlib.AsyncExitStack, who: Membership, telemetry: 
     badge = Badge(
         identity=who.identity,
         experiment=manifest.name,
-        session=telemetry.session,
+        session=telemetry.session if telemetry else secrets.token_hex(8),
         admission=lambda: credentials.certificate,
     )
-    sink, delivery = _report(stack, who, badge, telemetry, rng)
+    reporting = _report(stack, who, badge, telemetry, rng) if telemetry else ()
     rendezvous = Rendezvous(network, who.coordinator.url, badge, Patience(rng=rng), announce=address)
     rendezvous.start()
     stack.push_async_callback(rendezvous.close)
@@ -132,7 +138,7 @@ async def connect(stack: contextlib.AsyncExitStack, who: Membership, telemetry: 
         rendezvous=rendezvous,
         book=book,
         address=address,
-        coordinator_bytes=lambda: sum(part.bytes_total for part in (who.coordinator, sink, delivery, rendezvous)),
+        coordinator_bytes=lambda: sum(part.bytes_total for part in (who.coordinator, *reporting, rendezvous)),
     )
 
 

@@ -11,6 +11,7 @@ HiveError
 │   ├── UnknownExperiment       exit 11  it answers, and has no such experiment
 │   ├── ManifestRejected        exit 12  the manifest's signature, key, revision or content is not acceptable
 │   └── NotAdmitted             exit 14  the experiment admits by invitation or approval, and we have neither
+├── ModelUnavailable      exit 15  nobody who could be asked has the trunk, or too few experts are live
 ├── JoinError             exit 13  no peer of the overlay could be reached
 ├── RemoteError           another peer's fault
 │   ├── ProtocolViolation        it broke the protocol; its connection is closed with this error's name
@@ -90,6 +91,12 @@ class NotAdmitted(CoordinatorError):
     """The experiment admits by invitation or approval, and this agent has neither."""
 
     exit_code = 14
+
+
+class ModelUnavailable(HiveError):
+    """Nobody who could be asked has the experiment's model: no trainer, or too few live experts."""
+
+    exit_code = 15
 
 
 class JoinError(HiveError):

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from agent.identity import PeerId
 from agent.models.gpt import generate
+from agent.scoring import Model
 
-Model = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""`(tokens_BT) -> (logits_BTV, …)`."""
 PROMPT_BYTES_MAX = 32
 TEXT_CHARS_MAX = 200
 
@@ -96,5 +95,9 @@ class Sampler:
 
 def readable(text: bytes) -> str:
     """As text that can be shown anywhere: what is not UTF-8 or not printable becomes U+FFFD."""
-    decoded = text.decode(errors="replace").replace("\r\n", "\n")
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in decoded)[:TEXT_CHARS_MAX]
+    return printable(text.decode(errors="replace").replace("\r\n", "\n"))[:TEXT_CHARS_MAX]
+
+
+def printable(text: str) -> str:
+    """With U+FFFD for what is not printable: what a model wrote must not steer a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

@@ -20,15 +20,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from agent.averaging.trunk import Trunk
+from agent.scoring import Model, bound, score
 
 log = logging.getLogger(__name__)
 
 PAUSE_AFTER_REJECTED_S = 0.5
 """How long a thread rests after a batch that taught nothing, so that a broken overlay is not hammered."""
-
-
-Model = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""`(inputs_BT) -> (logits_BTV, balance loss)`."""
 
 
 class Batches(Protocol):
@@ -178,21 +175,10 @@ class Trainer:
             return True
 
     def _validate(self, model: nn.Module) -> None:
-        total, count = 0.0, 0
-        views = self._trunk.views(self._trunk.snapshot().detach())
-
-        def call(inputs_BT: Tensor) -> tuple[Tensor, Tensor]:
-            logits_BTV, balance = functional_call(model, views, (inputs_BT,))
-            return logits_BTV, balance
-
-        for inputs_BT, targets_BT in self._batches.validation():
-            if self._stopping.is_set():
-                return
-            with torch.no_grad():
-                logits_BTV, _ = call(inputs_BT)
-                total += float(F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="sum"))
-            count += targets_BT.numel()
-        if count:
-            with self._lock:
-                self._loss_validation = total / count
+        call = bound(model, self._trunk.views(self._trunk.snapshot().detach()))
+        scored = score(call, self._batches.validation(), lambda: not self._stopping.is_set())
+        if scored is None:
+            return
+        with self._lock:
+            self._loss_validation = scored.loss
         self.after_validation(call, lambda: self._may_run.is_set() and not self._stopping.is_set())

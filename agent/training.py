@@ -23,7 +23,6 @@ from agent.grid import ExpertId
 from agent.identity import PeerId
 from agent.manifest import Digits, GPTModel, Manifest
 from agent.moe.build import build_model
-from agent.moe.deadlines import DeadlineConfig
 from agent.moe.remote import RemoteConfig, RemoteCounters, RemoteExperts
 from agent.net.network import Network
 from agent.net.overlay import Overlay
@@ -62,9 +61,7 @@ class Training:
             loop=asyncio.get_running_loop(),
             peer_id=around.network.peer_id,
             own=around.server,
-            config=RemoteConfig(
-                wire_dtype=training.wire_dtype, deadlines=DeadlineConfig(ceiling_s=max(1.0, manifest.rules.call_timeout_s))
-            ),
+            config=RemoteConfig.of(manifest),
         )
         model = self._make_model()
         self.trunk = Trunk(
@@ -110,7 +107,7 @@ class Training:
         Returns what is waited for, or an empty string.
         """
         self._known = tuple(self._network.peers())  # for the sampler's thread
-        short = held or self._short_of(alive)
+        short = held or short_of(self.manifest, alive)
         if short and self.trainer.running:
             self.trainer.pause()
         elif not short and not self.trainer.running:
@@ -157,15 +154,17 @@ class Training:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(lambda: self.on_sample(sample))
 
-    def _short_of(self, alive: Collection[ExpertId]) -> str:
-        for grid in self.manifest.model.grids():
-            living = sum(uid in grid for uid in alive)
-            if living < self.manifest.model.k_best:
-                return f"layer {grid.layer} has {living} live experts and needs {self.manifest.model.k_best}: waiting for hosts"
-        return ""
-
     def _make_model(self) -> nn.Module:
         return build_model(self.manifest, self._experts)
+
+
+def short_of(manifest: Manifest, alive: Collection[ExpertId]) -> str:
+    """Which layer has too few live experts for the model to run, as a sentence; an empty string if none has."""
+    for grid in manifest.model.grids():
+        living = sum(uid in grid for uid in alive)
+        if living < manifest.model.k_best:
+            return f"layer {grid.layer} has {living} live experts and needs {manifest.model.k_best}: waiting for hosts"
+    return ""
 
 
 def load_data(manifest: Manifest, path: Path | None = None) -> corpus.Corpus | DigitImages:

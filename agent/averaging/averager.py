@@ -1,4 +1,4 @@
-"""Averaging over the network: lists this trainer in the DHT, fetches a first trunk, and exchanges trunks in pairs."""
+"""Averaging over the network: lists this trainer in the DHT, and exchanges trunks in pairs."""
 
 from __future__ import annotations
 
@@ -6,47 +6,24 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
-from typing import Annotated
+from collections.abc import Callable
 
 import msgspec
-import torch
-from msgspec import Meta
 from torch import Tensor
 
 from agent.averaging.gossip import Exchange, ExchangeEnded, Gossip, GossipConfig, TrainersSeen
+from agent.averaging.source import FETCH_TIMEOUT_S, TRAINERS_NAME, TrainerRecord, TrunkMessage, TrunkSource
 from agent.averaging.trunk import Trunk
-from agent.errors import CallRefused, ProtocolViolation, RemoteError
+from agent.errors import CallRefused, RemoteError
 from agent.identity import PeerId
 from agent.net.network import Network, Reply, Request
 from agent.net.overlay import Overlay
-from agent.tensors import TensorSpec, pack, unpack
-from agent.wire.connection import Buffer
+from agent.tensors import pack
 
 log = logging.getLogger(__name__)
 
-TRAINERS_NAME = "trainers"
-CANDIDATES_MAX = 3
-"""How many trainers a newcomer asks for their trunk before it starts from the seed."""
-
-
 SHARE_MAX = 0.75
 """Largest weight of the other side in one exchange, however many batches it claims to have learnt from."""
-
-
-class TrainerRecord(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One trainer in the dictionary record `trainers`, subkey its PeerId's text."""
-
-    step: Annotated[int, Meta(ge=0, le=2**53)]
-
-
-class TrunkMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A whole trunk: its layout digest, its step, how many batches it learnt from since its last exchange, its vector."""
-
-    layout: Annotated[bytes, Meta(min_length=32, max_length=32)]
-    step: Annotated[int, Meta(ge=0, le=2**53)]
-    weight: Annotated[float, Meta(gt=0, le=1e6)]
-    vector: TensorSpec
 
 
 class Averager:
@@ -54,6 +31,7 @@ class Averager:
 
     def __init__(self, trunk: Trunk, network: Network, overlay: Overlay, config: GossipConfig, *, rng: random.Random) -> None:
         self._trunk = trunk
+        self._source = TrunkSource(trunk, network, overlay)
         self._network = network
         self._overlay = overlay
         self._config = config
@@ -69,34 +47,14 @@ class Averager:
 
     async def trainers(self) -> dict[PeerId, int]:
         """The other live trainers and their steps, as the DHT lists them."""
-        found: dict[PeerId, int] = {}
-        for record in await self._overlay.get(TRAINERS_NAME):
-            try:
-                step = msgspec.msgpack.decode(record.value, type=TrainerRecord).step
-            except (msgspec.DecodeError, RecursionError):
-                continue
-            if record.owner != self._network.peer_id:
-                found[record.owner] = step
-        return found
+        return await self._source.trainers()
 
-    async def fetch(self, timeout_s: float = 30.0) -> bool:
+    async def fetch(self, timeout_s: float = FETCH_TIMEOUT_S) -> bool:
         """Take over the trunk of the most advanced trainer that answers. False if there is none to take over."""
-        try:
-            others = await self.trainers()
-        except RemoteError as e:
-            log.info("who else trains is not known: %s", e)
+        if await self._source.fetch(timeout_s) is None:
             return False
-        for peer in sorted(others, key=lambda p: -others[p])[:CANDIDATES_MAX]:
-            try:
-                reply = await self._network.call(peer, "trunk.fetch", self._trunk.layout, timeout_s=timeout_s)
-                message, vector_P = self._decode(reply.header, reply.buffers)
-            except RemoteError as e:
-                log.info("no trunk from %s: %s", peer.short, e)
-                continue
-            self._trunk.load(vector_P, message.step)
-            self._step_at_exchange = message.step
-            return True
-        return False
+        self._step_at_exchange = self._trunk.step
+        return True
 
     async def run(self) -> None:
         """List this trainer and average at intervals, until cancelled."""
@@ -129,7 +87,7 @@ class Averager:
             reply = await self._network.call(
                 peer, "trunk.exchange", msgspec.msgpack.encode(ours), [buffer], timeout_s=self._config.timeout_s
             )
-            theirs, their_P = self._decode(reply.header, reply.buffers)
+            theirs, their_P = self._source.decode(reply.header, reply.buffers)
         except RemoteError as e:
             log.info("trunk exchange with %s failed: %s", peer.short, e)
             self.exchanges_failed += 1
@@ -146,7 +104,7 @@ class Averager:
             raise CallRefused("too-soon", f"at most one exchange per {self._config.period_s / 4:.1f} s and peer")
         self._served_at = {p: t for p, t in self._served_at.items() if now - t < self._config.period_s}
         self._served_at[request.peer] = now
-        theirs, their_P = self._decode(request.header, request.buffers)
+        theirs, their_P = self._source.decode(request.header, request.buffers)
         ours, own_P, buffer = self._message()
         self._blend(own_P, ours.weight, their_P, theirs.weight)
         return Reply(msgspec.msgpack.encode(ours), [buffer])
@@ -163,17 +121,6 @@ class Averager:
         spec, buffer = pack(own_P)
         weight = float(max(1, step - self._step_at_exchange))
         return TrunkMessage(self._trunk.layout, step, min(weight, 1e6), spec), own_P, buffer
-
-    def _decode(self, header: bytes, buffers: Sequence[Buffer]) -> tuple[TrunkMessage, Tensor]:
-        try:
-            message = msgspec.msgpack.decode(header, type=TrunkMessage)
-        except (msgspec.DecodeError, RecursionError) as e:
-            raise ProtocolViolation(f"not a trunk message: {e}") from None
-        if message.layout != self._trunk.layout:
-            raise CallRefused("other-layout", "that trunk has other parameters than this one")
-        if len(buffers) != 1:
-            raise ProtocolViolation("a trunk message has exactly one tensor")
-        return message, unpack(message.vector, memoryview(buffers[0]), shape=(self._trunk.size,), dtype=torch.float32)
 
     def _blend(self, own_P: Tensor, own_weight: float, their_P: Tensor, their_weight: float) -> None:
         """Move by what the weighted mean differs from the vector that was sent, keeping newer local steps."""

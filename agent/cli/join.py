@@ -107,17 +107,25 @@ async def compose(config: AgentConfig, identity: Identity) -> Member:
     return Peer(who, experts_max=measure(manifest, config), first_step=last_step(config))
 
 
-async def admitted(config: AgentConfig, identity: Identity, coordinator: Coordinator, fetched: FetchedManifest) -> Credentials:
-    """What this agent shows. Raises NotAdmitted before anything costly is loaded, CoordinatorUnreachable."""
+async def admitted(
+    config: AgentConfig, identity: Identity, coordinator: Coordinator, fetched: FetchedManifest, *, visiting: bool = False
+) -> Credentials:
+    """What this agent shows. A visitor has a certificate of its own, and none where none is needed.
+
+    Raises NotAdmitted before anything costly is loaded, CoordinatorUnreachable.
+    """
     from agent.credentials import Credentials
     from agent.net.account import Account
 
     account = Account(coordinator, config.state_dir)
     kept = account.kept() if not config.token else None
-    token = config.token or (kept.token if kept else "")
     manifest = fetched.manifest
+    token = config.token or (kept.token if kept else "")
+    if visiting and manifest.admission == "open":
+        token = ""  # it would make this visit's key one of the account's machines
     rule = Rule(experiment=manifest.name, policy=manifest.admission, key=PeerId.parse(fetched.key))
-    credentials = Credentials(account, rule, identity, token=token, path=config.experiment_dir / "admission")
+    path = config.experiment_dir / ("admission-visitor" if visiting else "admission")
+    credentials = Credentials(account, rule, identity, token=token, path=path)
     await credentials.obtain(socket.gethostname())
     log.info("taking part %s", "with a certificate of admission" if credentials.certificate else "anonymously")
     return credentials

@@ -17,6 +17,8 @@ from agent.errors import ConfigError, HiveError
 
 VERBS = {
     "join": "train in an experiment until stopped",
+    "evaluate": "the crowd's model on held-out data: loss and perplexity, or accuracy",
+    "generate": "text from the crowd's model",
     "status": "what a running agent does now",
     "finish": "let a running agent leave in good order",
     "stop": "stop a running agent at once",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from agent.config import OPTIONS, AgentConfig, default_config_file, load, suggestion
 from agent.errors import ConfigError
@@ -41,6 +41,18 @@ def add_settings(parser: argparse.ArgumentParser, names: Sequence[str] | None = 
                 help=option.help,
                 action="append" if option.repeatable else "store",
             )
+
+
+def checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`parse` as argparse wants it: its ValueError, the end of a sentence, is shown with what was given."""
+
+    def read(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as e:
+            raise argparse.ArgumentTypeError(f"{e}, not {text[:80]!r}") from None
+
+    return read
 
 
 def settle(args: argparse.Namespace, *, needs_experiment: bool = True) -> AgentConfig:

@@ -23,7 +23,7 @@ from agent.experts.directory import Located
 from agent.experts.server import Answer
 from agent.grid import ExpertId, Grid
 from agent.identity import PeerId
-from agent.manifest import WireDtype
+from agent.manifest import Manifest, WireDtype
 from agent.moe.deadlines import DeadlineConfig, Deadlines, Direction
 from agent.moe.experts_api import DENSE_EXPERTS_MAX, BackwardCall, Choice, ForwardCall
 from agent.moe.gating import best_live, flat_number
@@ -82,6 +82,11 @@ class RemoteConfig:
     search: PrefixSearchConfig = field(default_factory=PrefixSearchConfig)
     explore_s: float = 10.0
     """How long a search in a large grid waits for prefixes to be read; what has not come by then counts as dead."""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> RemoteConfig:
+        deadlines = DeadlineConfig(ceiling_s=max(1.0, manifest.rules.call_timeout_s))
+        return cls(wire_dtype=manifest.training.wire_dtype, deadlines=deadlines)
 
 
 @dataclass(frozen=True, kw_only=True)

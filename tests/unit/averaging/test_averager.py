@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from agent.averaging.averager import TRAINERS_NAME, Averager, TrainerRecord, TrunkMessage
+from agent.averaging.averager import Averager
 from agent.averaging.gossip import GossipConfig
+from agent.averaging.source import TRAINERS_NAME, TrainerRecord, TrunkMessage
 from agent.averaging.trunk import Trunk, TrunkConfig
 from agent.errors import CallRefused, NotReachable, ProtocolViolation
 from agent.identity import Identity, PeerId
