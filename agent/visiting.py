@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,7 @@ from typing import TypeVar
 from agent.averaging.source import TrunkSource
 from agent.averaging.trunk import Trunk, TrunkConfig
 from agent.connecting import Membership, connect
-from agent.errors import ModelUnavailable
+from agent.errors import HiveError, ModelUnavailable
 from agent.experts.directory import Directory, DirectoryConfig
 from agent.identity import PeerId
 from agent.manifest import Manifest
@@ -27,9 +28,13 @@ from agent.net.network import Network
 from agent.scoring import Model, bound
 from agent.training import short_of
 
+log = logging.getLogger(__name__)
+
 PATIENCE_S = 30.0
 """How long a visitor that is in looks for a trainer, and then for enough live experts: a crowd may be just beginning."""
 LOOK_PERIOD_S = 0.5
+HOSTS_MET_MAX = 64
+MEET_S = 10.0
 
 T = TypeVar("T")
 
@@ -69,8 +74,6 @@ async def visit(who: Membership, say: Callable[[str], None]) -> AsyncIterator[Vi
                 f"Agents that train keep it: hive-agent join {manifest.name}"
             )
         directory = Directory(connected.overlay, manifest.model.grids(), DirectoryConfig(lease_s=manifest.rules.lease_s))
-        for job in (directory.run(), connected.keep_company(), connected.keep_addresses()):
-            stack.push_async_callback(_end, asyncio.create_task(job))
         tally = Tally(
             RemoteExperts(
                 connected.network.call,
@@ -84,6 +87,9 @@ async def visit(who: Membership, say: Callable[[str], None]) -> AsyncIterator[Vi
         trunk = Trunk(dict(build_model(manifest, tally).named_parameters()), TrunkConfig())
         trainer = await _fetch(TrunkSource(trunk, connected.network, connected.overlay), manifest.name)
         await _until_alive(manifest, directory, say)
+        for job in (directory.run(), connected.keep_company(), connected.keep_addresses()):
+            stack.push_async_callback(_end, asyncio.create_task(job))
+        await _meet_hosts(manifest, connected.network, directory)
         yield Visit(
             manifest=manifest,
             network=connected.network,
@@ -118,15 +124,39 @@ async def _fetch(source: TrunkSource, experiment: str) -> PeerId:
 
 
 async def _until_alive(manifest: Manifest, directory: Directory, say: Callable[[str], None]) -> None:
+    """Until all experts are known to be live, or reading the leases again shows no more of them and they are enough."""
     loop = asyncio.get_running_loop()
-    until, said = loop.time() + PATIENCE_S, ""
-    while short := short_of(manifest, directory.alive()):
-        if short != said:
+    until, said, before = loop.time() + PATIENCE_S, "", -1
+    total = sum(map(len, manifest.model.grids()))
+    while True:
+        try:
+            await directory.refresh()
+        except HiveError as e:
+            log.info("the leases of experts could not be read: %s", e)
+        short, alive = short_of(manifest, directory.alive()), len(directory.alive())
+        if alive == total or (alive == before and not short):
+            return
+        if short and short != said:
             say(short)
             said = short
         if loop.time() > until:
+            if not short:
+                return
             raise ModelUnavailable(f"{manifest.name} cannot be run now: {short.removesuffix(': waiting for hosts')}")
+        before = alive
         await asyncio.sleep(LOOK_PERIOD_S)
+
+
+async def _meet_hosts(manifest: Manifest, network: Network, directory: Directory) -> None:
+    """Connect to them now: a first call that has to do that as well may come too late, and its expert be taken for dead."""
+    located = [directory.locate(uid) for uid in sorted(directory.alive())]
+    hosts = list(dict.fromkeys(there.host for there in located if there is not None))[:HOSTS_MET_MAX]
+    results = await asyncio.gather(*(network.connect(host, timeout_s=MEET_S) for host in hosts), return_exceptions=True)
+    for host, result in zip(hosts, results, strict=True):
+        if isinstance(result, HiveError):
+            log.info("host %s of %s is not reachable: %s", host.short, manifest.name, result)
+        elif isinstance(result, BaseException):
+            raise result
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -37,6 +37,7 @@ RANKS = {
     "training": 8,
     "reporter": 9,
     "visiting": 9,
+    "modelfile": 7,
     "observation": 0,
     "observer": 8,
     "config": 1,

@@ -19,6 +19,7 @@ VERBS = {
     "join": "train in an experiment until stopped",
     "evaluate": "the crowd's model on held-out data: loss and perplexity, or accuracy",
     "generate": "text from the crowd's model",
+    "export": "the crowd's model as one file",
     "status": "what a running agent does now",
     "finish": "let a running agent leave in good order",
     "stop": "stop a running agent at once",

@@ -95,10 +95,10 @@ class ExpertBackend:
             self._step(gradients, norm)
         return input_gradients_RD
 
-    def export(self) -> ExpertState:
-        """A copy of all that it has learned."""
+    def export(self, *, optimizer: bool = True) -> ExpertState:
+        """A copy of all that it has learned; without `optimizer` the weights alone."""
         tensors = {f"weights/{name}": p.detach().clone() for name, p in self._named.items()}
-        if self.version:
+        if self.version and optimizer:
             for name, p in self._named.items():
                 tensors[f"first/{name}"] = self._optimizer.state[p]["exp_avg"].clone()
                 tensors[f"second/{name}"] = self._optimizer.state[p]["exp_avg_sq"].clone()

@@ -10,8 +10,9 @@ Shapes: R rows, D d_model.
 |-------------------|---------------------------------------------------|----------------------------------------|
 | `expert.forward`  | ForwardRequest, [inputs_RD]                       | ExpertReply, [outputs_RD]              |
 | `expert.backward` | BackwardRequest, [gradients_RD] or […, inputs_RD] | ExpertReply, [input_gradients_RD]      |
+| `expert.weights`  | WeightsRequest                                    | ExpertState's, without its optimizer's |
 
-The reply's tensor has the dtype that the request's first tensor came in. Refusals are CallRefused with one of the codes below.
+The tensor of a reply to the first two has the dtype of the request's first. Refusals are CallRefused with one of the codes below.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from agent.tensors import TensorSpec, pack, unpack
 
 FORWARD = "expert.forward"
 BACKWARD = "expert.backward"
+WEIGHTS = "expert.weights"
 CALL_BYTES = 16
 UID_LETTERS_MAX = 40
 
@@ -74,8 +76,14 @@ class BackwardRequest(_Message, frozen=True, array_like=True, forbid_unknown_fie
     inputs: TensorSpec | None = None
 
 
+class WeightsRequest(_Message, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Give a copy of expert `uid`'s weights as they are now; answered by ExpertState.encode()."""
+
+    uid: UidText
+
+
 class ExpertReply(_Message, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The answer to both. The load fields let a caller adapt its deadlines and its choice."""
+    """The answer to forward and backward. The load fields let a caller adapt its deadlines and its choice."""
 
     tensor: TensorSpec
     version: Count

@@ -24,7 +24,16 @@ from agent.experts import messages
 from agent.experts.backend import ExpertBackend, ExpertFactory
 from agent.experts.batching import BatchingConfig, Kind
 from agent.experts.keeping import CallKey, Kept, KeptLimits
-from agent.experts.messages import BAD_TENSOR, CALL_BYTES, INPUTS_GONE, NOT_HOSTED, BackwardRequest, ExpertReply, ForwardRequest
+from agent.experts.messages import (
+    BAD_TENSOR,
+    CALL_BYTES,
+    INPUTS_GONE,
+    NOT_HOSTED,
+    BackwardRequest,
+    ExpertReply,
+    ForwardRequest,
+    WeightsRequest,
+)
 from agent.experts.runtime import Computed, Load, Runtime, Work
 from agent.experts.state import ExpertState
 from agent.grid import ExpertId
@@ -126,6 +135,7 @@ class ExpertServer:
         """Answer the calls of other peers."""
         network.register(messages.FORWARD, self._on_forward)
         network.register(messages.BACKWARD, self._on_backward)
+        network.register(messages.WEIGHTS, self._on_weights)
 
     def hosted(self) -> Mapping[ExpertId, HostedInfo]:
         """What is served now."""
@@ -221,6 +231,10 @@ class ExpertServer:
             running.add_done_callback(functools.partial(self._backward_done, key))
         return self._answer(await self._counted(asyncio.shield(running)))
 
+    async def weights(self, uid: ExpertId) -> ExpertState:
+        """A copy of its weights, without the optimizer's state. Raises CallRefused."""
+        return await self._runtime.run(functools.partial(_export, self._hosted_as(uid).backend, optimizer=False))
+
     async def close(self) -> None:
         """Refuse what waits, finish what computes. The experts' states are lost unless they were dropped first."""
         if self._sweeping is not None:
@@ -267,6 +281,10 @@ class ExpertServer:
         answer = await self.backward(uid, message.call, gradients_RD, inputs_RD, deadline=request.deadline, caller=caller)
         return _reply(answer)
 
+    async def _on_weights(self, request: Request) -> Reply:
+        state = await self.weights(messages.parse_uid(messages.decode(request.header, WeightsRequest).uid))
+        return Reply(*state.encode())
+
     def _tensor(self, spec: TensorSpec, request: Request, index: int, expected: int) -> Tensor:
         if len(request.buffers) != expected:
             raise ProtocolViolation(f"{request.method} came with {len(request.buffers)} tensors, not {expected}")
@@ -278,6 +296,9 @@ class ExpertServer:
     def _find(self, uid: ExpertId, call: bytes) -> _Hosted:
         if len(call) != CALL_BYTES:
             raise ValueError(f"a call id has {CALL_BYTES} bytes")
+        return self._hosted_as(uid)
+
+    def _hosted_as(self, uid: ExpertId) -> _Hosted:
         hosted = self._hosted.get(uid)
         if hosted is None:
             raise self._refusal(CallRefused(NOT_HOSTED, f"{uid} is not here"))
@@ -331,9 +352,9 @@ class ExpertServer:
         return asyncio.get_running_loop().time()
 
 
-def _export(backend: ExpertBackend) -> ExpertState:
+def _export(backend: ExpertBackend, *, optimizer: bool = True) -> ExpertState:
     with backend.lock:
-        return backend.export()
+        return backend.export(optimizer=optimizer)
 
 
 def _reply(answer: Answer) -> Reply:

@@ -106,6 +106,11 @@ class Network:
             self._totals.calls_failed += 1
             raise
 
+    async def connect(self, peer: PeerId, *, timeout_s: float) -> None:
+        """Be connected to `peer`, so that a first call need not spend its time on that. Raises NotReachable."""
+        if peer not in self._connections:
+            await self._reach(peer, timeout_s)
+
     def notify(self, peer: PeerId, method: str, header: bytes) -> bool:
         """Send a one-way message. False if there is no connection, or too much waits on it. ValueError if it is too long."""
         connection = self._connections.get(peer)

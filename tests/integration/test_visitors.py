@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from agent import modelfile
+from agent.scoring import score
+from agent.training import load_data, make_batches
 from tests.integration.crowd import EXPERIMENT, Agent, Ended, Site, agent_command, processes_of, run_to_end
 
 pytestmark = [pytest.mark.demo, pytest.mark.slow]
@@ -69,7 +72,7 @@ def test_evaluate_says_what_the_crowd_has_learnt(crowd: Crowd) -> None:
     assert 1.0 < found["loss"] < 5.4, "an untrained model's is ln 256 = 5.55"
     assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
     assert 0.05 < found["accuracy"] < 1 and found["held_out"] >= 4096
-    assert (found["experts"], found["experts_alive"]) == (32, 32) and 8 <= found["experts_answered"] <= 32
+    assert found["experts"] == 32 and found["experts_alive"] >= 30 and 8 <= found["experts_answered"] <= 32, found
 
 
 def test_generate_continues_a_prompt_and_ends(crowd: Crowd) -> None:
@@ -77,6 +80,22 @@ def test_generate_continues_a_prompt_and_ends(crowd: Crowd) -> None:
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("def main(") and ended.stdout.endswith("\n")
     assert 30 <= len(ended.stdout) - len("def main(\n") <= 60
+
+
+def test_export_takes_the_model_home(crowd: Crowd) -> None:
+    """What is read back is worth about what `evaluate` says: the crowd goes on learning between the two."""
+    out = crowd.home / "model.safetensors"
+    ended = crowd.visit("export", "--out", str(out), "--json")
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    saved = modelfile.load(out)
+    assert told["experts"] + len(told["missing"]) == 32 and told["experts"] == len(saved.experts) >= 30, told
+    assert saved.step == told["step"] > 0 and told["manifest_sha256"] == modelfile.digest(saved.manifest)
+    here = score(saved.model(), make_batches(saved.manifest, load_data(saved.manifest), peer="").validation())
+    there = json.loads(crowd.visit("evaluate", "--json").stdout)
+    assert here is not None and here.loss == pytest.approx(there["loss"], abs=0.3) and here.targets == there["held_out"]
+    again = crowd.visit("export", "--out", str(out))
+    assert again.returncode == 4 and "--force replaces it" in again.stderr.splitlines()[-1]
 
 
 def test_visitors_leave_no_trace_and_disturb_nobody(crowd: Crowd) -> None:

@@ -39,6 +39,9 @@ def publish(site: Answer, manifest: Manifest) -> None:
         (["generate", "gpt-crowd", "--prompt", "x", "--seed", "-1"], "a whole number from 0 to"),
         (["generate", "--prompt", "x"], "which experiment?"),
         (["generate", "gpt-crowd", "--promt", "x"], "--prompt"),
+        (["export", "gpt-crowd"], "--out"),
+        (["export", "gpt-crowd", "--out", " "], "must be a path"),
+        (["export", "--out", "x"], "which experiment?"),
         (["evaluate"], "which experiment?"),
         (["evaluate", "a", "--experiment", "b"], "two experiments"),
         (["evaluate", "gpt-crowd", "--max-experts", "3"], "not understood"),
@@ -50,7 +53,7 @@ def test_mistakes_are_one_sentence_and_exit_2(words: list[str], said: str, capsy
     assert said in last_line(capsys)
 
 
-@pytest.mark.parametrize("verb", [["evaluate"], ["generate", "--prompt", "x"]])
+@pytest.mark.parametrize("verb", [["evaluate"], ["generate", "--prompt", "x"], ["export", "--out", "x"]])
 def test_trouble_with_the_site_has_the_codes_of_join(
     verb: list[str], site: Answer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +81,16 @@ def test_images_are_not_continued(site: Answer, capsys: pytest.CaptureFixture[st
     assert main(["generate", "digits", "--prompt", "x"]) == 2
     said = last_line(capsys)
     assert "digits learns from images, and its model writes no text" in said and "hive-agent evaluate digits" in said
+
+
+def test_a_file_that_is_there_is_not_replaced_unasked(site: Answer, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    publish(site, Manifest(name="gpt-crowd", revision=1, title="GPT crowd"))
+    out = tmp_path / "model.safetensors"
+    out.write_text("mine")
+    assert main(["export", "gpt-crowd", "--out", str(out)]) == 4
+    assert "--force replaces it" in last_line(capsys) and out.read_text() == "mine"
+    assert main(["export", "gpt-crowd", "--out", str(tmp_path / "no" / "such")]) == 4
+    assert "cannot write to the directory" in last_line(capsys)
 
 
 def test_a_state_directory_that_cannot_be_written_is_exit_4(
