@@ -189,7 +189,7 @@ def _seconds(text: str) -> float | None:
     return float(text)
 
 
-def local_path(text: str) -> Path:
+def as_path(text: str) -> Path:
     """Reads a path, `~` understood, as an absolute one."""
     if not text.strip() or "\0" in text:
         raise ValueError("must be a path")
@@ -253,12 +253,12 @@ OPTIONS = (
     Option(name="role", parse=_role, default=_nothing, metavar="ROLES", help="auto, or some of trainer,host (auto: by hardware)"),
     Option(
         name="state_dir",
-        parse=local_path,
+        parse=as_path,
         default=lambda: platformdirs.user_state_path("hive-agent"),
         metavar="DIR",
         help="where identity, caches and records are kept",
     ),
-    Option(name="key_file", parse=local_path, default=_nothing, metavar="FILE", help="the identity (STATE-DIR/identity.key)"),
+    Option(name="key_file", parse=as_path, default=_nothing, metavar="FILE", help="the identity (STATE-DIR/identity.key)"),
     Option(
         name="threads",
         parse=whole(1, THREADS_MAX),
@@ -274,7 +274,7 @@ OPTIONS = (
         help="most experts to host (auto: by hardware)",
     ),
     Option(
-        name="data", parse=local_path, default=_nothing, metavar="FILE", help="a local text file, if the experiment trains on one"
+        name="data", parse=as_path, default=_nothing, metavar="FILE", help="a local text file, if the experiment trains on one"
     ),
     Option(
         name="channel",
@@ -369,7 +369,7 @@ def _parsed_one(option: Option, given: Any, called: str) -> Any:
 
 def _read_file(flag: Any, environment: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
     named = flag or environment.get("HIVE_CONFIG")
-    path = local_path(named) if named else default_config_file()
+    path = as_path(named) if named else default_config_file()
     if not named and not path.exists():
         return path, {}
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cli import visitor
 from agent.cli.options import checked
-from agent.config import AgentConfig, local_path
+from agent.config import AgentConfig, as_path
 from agent.errors import LocalError, ModelUnavailable
 from agent.manifest import Manifest
 from agent.models.sizes import FLOAT_BYTES, sizes
@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "agent.modelfile.load reads the file."
     )
     visitor.arguments(parser)
-    parser.add_argument("--out", type=checked(local_path), required=True, metavar="FILE", help="where to write it")
+    parser.add_argument("--out", type=checked(as_path), required=True, metavar="FILE", help="where to write it")
     parser.add_argument("--force", action="store_true", help="replace FILE if it is there")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
