@@ -171,8 +171,6 @@ def _role(text: str) -> frozenset[str] | None:
 
 
 def whole(lowest: int, highest: int, *, auto: bool = False) -> Callable[[str], int | None]:
-    """Reads a whole number; with `auto` that word too, as None."""
-
     def parse(text: str) -> int | None:
         if auto and text == "auto":
             return None
@@ -273,9 +271,7 @@ OPTIONS = (
         metavar="N",
         help="most experts to host (auto: by hardware)",
     ),
-    Option(
-        name="data", parse=as_path, default=_nothing, metavar="FILE", help="a local text file, if the experiment trains on one"
-    ),
+    Option(name="data", parse=as_path, default=_nothing, metavar="FILE", help="a text file, if the experiment trains on one"),
     Option(
         name="channel",
         parse=_channel,
