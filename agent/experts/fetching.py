@@ -59,7 +59,7 @@ async def fetch_experts(
                 try:
                     found[uid] = await _fetch(manifest, network, directory, uid)
                 except RemoteError as e:
-                    missing[uid] = str(e)
+                    missing.setdefault(uid, str(e))  # what was wrong at first says more
                     log.info("no weights of %s: %s", uid, e)
                 else:
                     missing.pop(uid, None)

@@ -29,6 +29,7 @@ from agent.experts.messages import (
     CALL_BYTES,
     INPUTS_GONE,
     NOT_HOSTED,
+    OVERLOADED,
     BackwardRequest,
     ExpertReply,
     ForwardRequest,
@@ -67,6 +68,8 @@ class ExpertConfig:
         default_factory=lambda: KeptLimits(bytes_max=32 * MiB, entries_max=131_072, age_s=900.0, caller_share=0.25)
     )
     """Names of backwards that have stepped, DONE_BYTES each."""
+    given: KeptLimits = field(default_factory=lambda: KeptLimits(bytes_max=8 * MiB, entries_max=65_536, age_s=2.0))
+    """Who was given a copy of which expert's weights, DONE_BYTES each: the next one only after `age_s`."""
 
     @classmethod
     def of(cls, manifest: Manifest, *, torch_threads: int | None = None) -> ExpertConfig:
@@ -127,6 +130,7 @@ class ExpertServer:
         self._inputs: Kept[Tensor] = Kept(config.inputs)
         self._answers: Kept[Computed] = Kept(config.answers)
         self._done: Kept[bool] = Kept(config.done)
+        self._given: Kept[bool] = Kept(config.given)
         self._backwards: dict[CallKey, asyncio.Task[Computed]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
         self.stats = ServerStats()
@@ -282,8 +286,15 @@ class ExpertServer:
         return _reply(answer)
 
     async def _on_weights(self, request: Request) -> Reply:
-        state = await self.weights(messages.parse_uid(messages.decode(request.header, WeightsRequest).uid))
-        return Reply(*state.encode())
+        uid = messages.parse_uid(messages.decode(request.header, WeightsRequest).uid)
+        self._hosted_as(uid)
+        key = CallKey(request.peer.raw, uid, b"")
+        if self._given.get(key, self._now()):  # a small request, a large answer
+            period_s = self._config.given.age_s
+            raise self._refusal(CallRefused(OVERLOADED, f"at most one copy of an expert per peer and {period_s:g} s"))
+        self._given.put(key, True, DONE_BYTES, self._now())
+        self._sweep_later()
+        return Reply(*(await self.weights(uid)).encode())
 
     def _tensor(self, spec: TensorSpec, request: Request, index: int, expected: int) -> Tensor:
         if len(request.buffers) != expected:
@@ -337,7 +348,7 @@ class ExpertServer:
 
     def _sweep(self) -> None:
         self._sweeping = None
-        kept: list[Kept[Tensor] | Kept[Computed] | Kept[bool]] = [self._inputs, self._answers, self._done]
+        kept: list[Kept[Tensor] | Kept[Computed] | Kept[bool]] = [self._inputs, self._answers, self._done, self._given]
         for store in kept:
             store.expire(self._now())
         if any(map(len, kept)):
