@@ -27,7 +27,7 @@ APART = 2.5
 PRESS_S, PRESS_S_MAX, AGAIN_S = 20.0, 60.0, 30.0
 """How long to press on a beat; twice as long whenever it is heard again within the third, up to the second."""
 LOOK_PRESS_S = 23.0
-"""How long to press on a look: the next two, ten seconds apart, say whether to go on. With much in flight we may fill one of them."""
+"""How long to press on a look: the next two, ten seconds apart, say whether to go on. What we have in flight may fill one."""
 PRESS_QUIET_S = 3.0
 """Pressing ends early when nothing has been lost for so long: then nobody presses against us."""
 OTHERS_CUTS = 2
