@@ -21,7 +21,7 @@ BEAT = (7.8, 7.9, 8.0, 8.1, 8.2, 8.3, 8.4)
 BEATS, SKIPPED = 7, 6
 """So many bursts of loss in a row, each at most so many beats after an earlier one,"""
 BEAT_EARLY = 0.4
-"""give or take so many round trips, are no chance: one of 144 simulated runs without BBR had them, with windows of five packets."""
+"""give or take so many round trips, are no chance: one of 144 simulated runs without BBR had them, of five packets a window."""
 APART = 2.5
 """What is lost so many round trips after other loss is another burst."""
 PRESS_S, PRESS_S_MAX, AGAIN_S = 20.0, 60.0, 30.0
