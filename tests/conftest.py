@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import sys
 
 import pytest
@@ -19,6 +20,9 @@ settings.register_profile("repeatable", derandomize=True, database=None)
 settings.register_profile("explore", database=None, print_blob=True)
 settings.load_profile("repeatable")
 """A run draws what every run draws. To look further: ./hive test tests/property --hypothesis-profile explore"""
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs ignore Ctrl-C, and so would all that tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
