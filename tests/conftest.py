@@ -21,9 +21,7 @@ settings.register_profile("explore", database=None, print_blob=True)
 settings.load_profile("repeatable")
 """A run draws what every run draws. To look further: ./hive test tests/property --hypothesis-profile explore"""
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # a shell's background jobs ignore Ctrl-C, and so would all that tests start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so it is for a shell's background jobs, and for all that they start
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
