@@ -82,6 +82,8 @@ def parse() -> argparse.Namespace:
         parser.error("--queues takes numbers of packets, for example 60,300")
     if not set(args.against) <= set(KINDS) or args.runs < 1 or min(args.warm, args.seconds) <= 0:
         parser.error(f"--against takes {', '.join(KINDS)}; runs, warm and seconds are positive")
+    if min(args.queues) < 2 or min(args.rate_mbit, args.rtt_ms) <= 0 or not 0 <= args.loss < 1:
+        parser.error("a queue holds two packets at least, rate and round trip are positive, --loss is a probability below 1")
     return args
 
 

@@ -52,10 +52,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--least", type=float, default=0.5, help="what each must get of an equal part")
     args = parser.parse_args()
     args.against = args.against.split(",")
-    args.queues = [int(text) for text in args.queues.split(",")]
+    try:
+        args.queues = [int(text) for text in args.queues.split(",")]
+    except ValueError:
+        parser.error("--queues takes numbers of packets, for example 60,300")
     kinds = {kind for several in args.against for kind in several.split("+")}
     if not kinds <= {"ours", "cubic", "bbr-1"} or args.seeds < 1 or args.gap < 0 or min(args.warm, args.seconds) <= 0:
         parser.error("--against takes ours, cubic, bbr-1, ours+cubic; seeds and times are positive (the gap may be 0)")
+    if min(args.queues) < 2 or min(args.rate_mbit, args.rtt_ms) <= 0 or not 0 <= args.loss < 1:
+        parser.error("a queue holds two packets at least, rate and round trip are positive, --loss is a probability below 1")
     return args
 
 
